@@ -1,0 +1,75 @@
+# Copyright The Deucalion Authors
+# SPDX-License-Identifier: Apache-2.0
+
+# "make help" lists what there is.
+
+GO      ?= go
+GOFLAGS += -buildvcs=false
+export GOFLAGS
+
+# What "deucalion --version" tells. A build without git metadata is as good, it only knows less.
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BRANCH   ?= $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
+DATE     ?= $(shell date -u +%Y%m%d-%H:%M:%S)
+INFO     := github.com/prometheus/common/version
+LDFLAGS  := -s -w -X $(INFO).Version=$(VERSION) -X $(INFO).Revision=$(REVISION) -X $(INFO).Branch=$(BRANCH) \
+            -X $(INFO).BuildUser=$(shell id -un)@$(shell uname -n) -X $(INFO).BuildDate=$(DATE)
+
+# Packages whose tests need no processes of their own; those below test/ do, and take turns on the machine,
+# for they measure times.
+UNIT := $(GO) list ./... | grep -v /deucalion/test/
+
+DEUCALION_KILL_LOOPS ?= 100
+DEUCALION_TWIN_RUNS  ?= 100
+FUZZTIME             ?= 10s
+BENCH_FLAGS          ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build run cluster test race fuzz lint bench bench-restart e2e kill twin clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+build: ## bin/deucalion and bin/deucalion-bench, static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+run: build ## one node on :9090, data in data/
+	bin/deucalion --storage.tsdb.path=data
+
+cluster: build ## three nodes on loopback, HTTP 9090 9092 9094, data and logs in .cluster/; Ctrl-C stops them
+	test/scripts/cluster.sh bin/deucalion .cluster
+
+test: ## all tests, with a short kill loop
+	$(GO) test -timeout 15m $$($(UNIT))
+	$(GO) test -timeout 15m -p 1 ./test/...
+
+race: ## the tests of the packages under the race detector, shortened
+	$(GO) test -race -short -timeout 20m $$($(UNIT))
+
+fuzz: ## every fuzz test for FUZZTIME (10s)
+	test/scripts/fuzz.sh $(FUZZTIME)
+
+lint: ## go vet, staticcheck, gofumpt
+	$(GO) vet -tags e2e ./...
+	$(GO) tool staticcheck -tags e2e ./...
+	@out=$$($(GO) tool gofumpt -l -d .); if [ -n "$$out" ]; then printf '%s\n' "$$out"; exit 1; fi
+
+bench: build ## load on three nodes and on a stock Prometheus, in turns; BENCH_FLAGS adds flags
+	bin/deucalion-bench compare $(BENCH_FLAGS)
+
+bench-restart: build ## time to ready after kill -9 and after a graceful stop; BENCH_FLAGS adds flags
+	bin/deucalion-bench restart $(BENCH_FLAGS)
+
+e2e: ## the main job against Debian's Prometheus, which is installed when it is missing
+	test/scripts/debian-prometheus.sh
+	$(GO) test -tags e2e -timeout 20m -count 1 -v ./test/e2e
+
+kill: ## the kill -9 loop, DEUCALION_KILL_LOOPS (100) faults; DEUCALION_RACE=1 for nodes with the race detector
+	DEUCALION_KILL_LOOPS=$(DEUCALION_KILL_LOOPS) $(GO) test -timeout 120m -count 1 -v -run '^TestKill$$' ./test/kill
+
+twin: ## the twin test of the state machine, DEUCALION_TWIN_RUNS (100) random logs
+	DEUCALION_TWIN_RUNS=$(DEUCALION_TWIN_RUNS) $(GO) test -timeout 120m -count 1 -v -run Twin ./fsm/...
+
+clean: ## remove what was built and the data of "make cluster" and "make run"
+	rm -rf bin data .cluster

@@ -1,0 +1,118 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package solo is a cluster of one for tests: a real state machine, with a log that is a counter in place of Raft. Its
+// failures are switched on by hand.
+package solo
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/cluster"
+	"github.com/deucaliondb/deucalion/fsm"
+)
+
+// Node implements api.Cluster and fsm.Proposer.
+type Node struct {
+	FSM *fsm.FSM
+
+	mu    sync.Mutex // protects the following, and orders Apply
+	index uint64
+	state State
+}
+
+// State is how the node behaves.
+type State struct {
+	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr error
+	Staleness                                    time.Duration
+	NoLeader                                     bool
+	Panic                                        bool // of Nodes
+}
+
+// New opens a state machine in a temporary directory.
+func New(tb testing.TB, s fsm.Settings) *Node {
+	tb.Helper()
+	f, err := fsm.Open(fsm.Options{Dir: tb.TempDir(), Registerer: prometheus.NewRegistry()}, "")
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, f.Close()) })
+	n := &Node{FSM: f}
+	_, err = n.Propose(context.Background(), fsm.EncodeSettings(s))
+	require.NoError(tb, err)
+	return n
+}
+
+// Set changes how the node behaves.
+func (n *Node) Set(s State) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.state = s
+}
+
+func (n *Node) now() State {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state
+}
+
+// Propose applies entry at the next index.
+func (n *Node) Propose(_ context.Context, entry []byte) (fsm.Result, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.state.ProposeErr != nil {
+		return fsm.Result{}, n.state.ProposeErr
+	}
+	n.index++
+	r := n.FSM.Apply(n.index, 1, entry)
+	n.FSM.Publish(n.index, 1)
+	return r, n.FSM.Err()
+}
+
+// ReadIndex is the newest index.
+func (n *Node) ReadIndex(context.Context) (uint64, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.index, n.state.ReadIndexErr
+}
+
+// ID is "solo".
+func (*Node) ID() string { return "solo" }
+
+// Staleness is State.Staleness.
+func (n *Node) Staleness() time.Duration { return n.now().Staleness }
+
+// Ready is State.ReadyErr.
+func (n *Node) Ready() error { return n.now().ReadyErr }
+
+// Leader is this node, unless State.NoLeader.
+func (n *Node) Leader() (string, bool) {
+	if n.now().NoLeader {
+		return "", false
+	}
+	return n.ID(), true
+}
+
+// Nodes is this node.
+func (n *Node) Nodes(context.Context) []cluster.NodeStatus {
+	if n.now().Panic {
+		panic("on request")
+	}
+	index, _ := n.FSM.Applied()
+	return []cluster.NodeStatus{{ID: n.ID(), Role: cluster.RoleLeader, AppliedIndex: index, CommitIndex: index, Voter: true, Alive: true}}
+}
+
+// AwaitAll waits for this node.
+func (n *Node) AwaitAll(ctx context.Context, index uint64, task string) error {
+	if err := n.now().AwaitErr; err != nil {
+		return err
+	}
+	if err := n.FSM.Wait(ctx, index); err != nil || task == "" {
+		return err
+	}
+	return n.FSM.WaitTask(ctx, task)
+}

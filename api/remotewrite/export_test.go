@@ -1,0 +1,22 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package remotewrite
+
+// Sink is what the decoders write to; the tests put a recorder there.
+type Sink = sink
+
+// Decoder gives the external tests the decoders without HTTP around them.
+type Decoder struct{ d decoder }
+
+// Decode walks one body and returns how many samples were refused, by reason.
+func (d *Decoder) Decode(s Sink, v2 bool, body []byte, maxTime int64, maxLabel int) (map[string]int, error) {
+	d.d.reset(s, maxTime, maxLabel)
+	defer d.d.release()
+	if v2 {
+		err := d.d.v2(body)
+		return d.d.refused.counts, err
+	}
+	err := d.d.v1(body)
+	return d.d.refused.counts, err
+}

@@ -1,0 +1,120 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	awaitTimeout = 5 * time.Minute // when the caller's context has no deadline
+	awaitPoll    = 5 * time.Second // of one question to another node; asked again until the caller's time is over
+	// awaitGrace is how long a member that gossip takes for alive may be out of reach before it counts as dead:
+	// gossip needs some seconds to notice a death.
+	awaitGrace = 15 * time.Second
+)
+
+// AwaitAll returns when every live member has applied index and has finished the local work of task (the id of a clean
+// or user snapshot entry; "" = none). A dead member is not waited for and is not an error: it does the work when it
+// comes back. The error names the members that failed, or had not finished when ctx ended (5 min without a deadline).
+func (n *Node) AwaitAll(ctx context.Context, index uint64, task string) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, awaitTimeout)
+		defer cancel()
+	}
+	servers := n.servers()
+	errs := make([]error, len(servers))
+	var wg sync.WaitGroup
+	for i, s := range servers {
+		wg.Go(func() {
+			if err := n.awaitNode(ctx, string(s.ID), awaitRequest{index, task}); err != nil {
+				errs[i] = fmt.Errorf("node %s: %w", s.ID, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+type awaitRequest struct {
+	Index uint64 `json:"index"`
+	Task  string `json:"task,omitempty"`
+}
+
+// awaitReply tells a task that failed (Err) from one that is not done yet.
+type awaitReply struct {
+	Done bool   `json:"done"`
+	Err  string `json:"err,omitempty"`
+}
+
+func (n *Node) awaitNode(ctx context.Context, id string, r awaitRequest) error {
+	if id == n.id {
+		return n.awaitHere(ctx, r)
+	}
+	var lost time.Time // since when the member has been out of reach
+	for ctx.Err() == nil {
+		var reply awaitReply
+		pctx, cancel := context.WithTimeout(ctx, awaitPoll+dialTimeout)
+		err := n.client.callJSON(pctx, id, rpcAwait, r, &reply)
+		cancel()
+		switch {
+		case err == nil && reply.Err != "":
+			return errors.New(reply.Err)
+		case err == nil && reply.Done:
+			return nil
+		case err == nil:
+			lost = time.Time{}
+			continue
+		}
+		if _, alive := n.gossip.member(id); !alive {
+			return nil
+		}
+		if lost.IsZero() {
+			lost = time.Now()
+		}
+		if time.Since(lost) > awaitGrace {
+			return fmt.Errorf("out of reach: %w", err)
+		}
+		sleep(ctx, retryMax)
+	}
+	return ctx.Err()
+}
+
+// awaitHere waits on this node.
+func (n *Node) awaitHere(ctx context.Context, r awaitRequest) error {
+	if n.fsmFailed() {
+		return fmt.Errorf("%w: %w", ErrFSMFailed, n.fsm.Err())
+	}
+	if err := n.fsm.Wait(ctx, r.Index); err != nil {
+		return err
+	}
+	if r.Task == "" {
+		return nil
+	}
+	return n.fsm.WaitTask(ctx, r.Task)
+}
+
+func (n *Node) handleAwait(ctx context.Context, body []byte) ([]byte, error) {
+	var r awaitRequest
+	if err := json.Unmarshal(body, &r); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, awaitPoll)
+	defer cancel()
+	err := n.awaitHere(ctx, r)
+	switch {
+	case err == nil:
+		return jsonReply(awaitReply{Done: true})
+	case ctx.Err() != nil:
+		return jsonReply(awaitReply{})
+	default:
+		return jsonReply(awaitReply{Err: err.Error()})
+	}
+}

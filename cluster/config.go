@@ -1,0 +1,127 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/deucaliondb/deucalion/fsm"
+)
+
+// Names of the log stores, for Config.LogStore.
+const (
+	LogStoreWAL    = "wal"
+	LogStoreBoltDB = "boltdb"
+)
+
+// MaxEntryBytes bounds one log entry. raft-wal refuses entries above 64 MiB; half of it leaves room for framing.
+const MaxEntryBytes = 32 << 20
+
+// Config of a node. Zero values mean the default named with the field.
+type Config struct {
+	// Dir is the data directory; the package owns <Dir>/raft and <Dir>/snapshots-raft.
+	Dir string
+	// NodeID is the name of this node in the Raft configuration, for ever. "" = the one kept in the data
+	// directory, else a random one. Never derive it from an address: addresses change.
+	NodeID string
+
+	// ListenAddress takes Raft and node-to-node RPC, host:port; port 0 picks a free one.
+	// AdvertiseAddress is what the other nodes dial; "" = the listening one, or for a wildcard a private address
+	// of this machine. A host name is allowed and is resolved at each dial.
+	ListenAddress, AdvertiseAddress string
+	// GossipListenAddress (UDP and TCP) and GossipAdvertiseAddress likewise for memberlist.
+	GossipListenAddress, GossipAdvertiseAddress string
+	// Peers are gossip addresses (host:port); all addresses of a name are tried, again and again, for ever.
+	Peers []string
+	// BootstrapExpect is how many nodes form a new cluster (default 1). With 1 and no peers the node is a cluster
+	// of its own at once; with 1 and peers it waits to be added to theirs. Ignored once the node has state.
+	BootstrapExpect int
+
+	// HTTPAddress and Version are told to the other nodes.
+	HTTPAddress, Version string
+
+	// LogStore is LogStoreWAL (default) or LogStoreBoltDB, for the life of the data directory.
+	LogStore string
+	// LogSegmentBytes is the segment size of the WAL (default 64 MiB). Space is given back in whole segments.
+	LogSegmentBytes int
+	// LogWriteTimeout bounds one write to the log or to the vote store (default 10 s). A disk that hangs longer
+	// makes the node call OnFatal. Too low: a busy disk stops healthy nodes. Too high: a leader with a hung disk
+	// holds up all writes that long, for its heartbeats go on (raft#503).
+	LogWriteTimeout time.Duration
+
+	// SnapshotLogBytes, SnapshotEntries and SnapshotAge each trigger a Raft snapshot: that much log since the last
+	// one (default 64 MiB, 200,000 entries), or that long ago with something new since (default 30 min). Lower:
+	// shorter replay after a crash, more freezes. A jitter of a quarter keeps the nodes from doing it together.
+	SnapshotLogBytes, SnapshotEntries int64
+	SnapshotAge                       time.Duration
+	// TrailingLogBytes of log stay behind a snapshot for slow followers (default 64 MiB), by the mean entry size.
+	TrailingLogBytes int64
+
+	// MaxInFlightBytes bounds the entries being proposed on this node at once (default 64 MiB).
+	MaxInFlightBytes int64
+	// MaxStaleness: a node that has not been confirmed as fresh for longer is not ready (default 10 s).
+	MaxStaleness time.Duration
+
+	// Settings returns what the configuration file wants; the leader proposes it when it differs from the
+	// replicated settings. ClusterID is kept, MinVersion never lowered. nil: the settings are left alone.
+	Settings func() fsm.Settings
+	// RetentionTime and RetentionSize (bytes of blocks on the largest node) drive the cutoff; 0 = unlimited.
+	RetentionTime time.Duration
+	RetentionSize int64
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	// OnFatal is called at most once, on its own goroutine, when the process must exit: a failing or hung log
+	// disk, or a Raft state that only a restart leaves. Required.
+	OnFatal func(error)
+}
+
+// withDefaults returns a checked copy.
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" {
+		return c, errors.New("no data directory")
+	}
+	if c.OnFatal == nil {
+		return c, errors.New("no OnFatal")
+	}
+	if c.BootstrapExpect < 0 {
+		return c, fmt.Errorf("bootstrap-expect %d is negative", c.BootstrapExpect)
+	}
+	orString(&c.ListenAddress, "0.0.0.0:9190")
+	orString(&c.GossipListenAddress, "0.0.0.0:9191")
+	orString(&c.LogStore, LogStoreWAL)
+	if c.LogStore != LogStoreWAL && c.LogStore != LogStoreBoltDB {
+		return c, fmt.Errorf("unknown log store %q (want %s or %s)", c.LogStore, LogStoreWAL, LogStoreBoltDB)
+	}
+	or(&c.BootstrapExpect, 1)
+	or(&c.LogSegmentBytes, 64<<20)
+	or(&c.LogWriteTimeout, 10*time.Second)
+	or(&c.SnapshotLogBytes, 64<<20)
+	or(&c.SnapshotEntries, 200_000)
+	or(&c.SnapshotAge, 30*time.Minute)
+	or(&c.TrailingLogBytes, 64<<20)
+	or(&c.MaxInFlightBytes, 64<<20)
+	or(&c.MaxStaleness, 10*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+func or[T int | int64 | time.Duration](p *T, def T) {
+	if *p <= 0 {
+		*p = def
+	}
+}
+
+func orString(p *string, def string) {
+	if *p == "" {
+		*p = def
+	}
+}

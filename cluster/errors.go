@@ -1,0 +1,33 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import "errors"
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrNoLeader: the cluster has no leader, or it cannot be reached, and the caller's time is over. Whether the
+	// entry was committed is not known; entries are idempotent, so the caller may send it again.
+	ErrNoLeader = errors.New("no leader")
+	// ErrOverloaded: too many bytes are being proposed at once on this node or on the leader; nothing was
+	// proposed. Come back later.
+	ErrOverloaded = errors.New("too many bytes in flight")
+	// ErrTooLarge: the entry exceeds MaxEntryBytes; it will never be accepted.
+	ErrTooLarge = errors.New("entry too large")
+	// ErrStopped: this node is shutting down.
+	ErrStopped = errors.New("node is stopping")
+	// ErrFSMFailed: a broken invariant stopped the state machine of this node; it takes no part any more.
+	ErrFSMFailed = errors.New("state machine has stopped")
+	// ErrWrongNode: a message for another node or another cluster arrived here (an address was reused).
+	ErrWrongNode = errors.New("message is for another node")
+	// ErrNotReady is what Ready wraps.
+	ErrNotReady = errors.New("not ready")
+	// ErrLogStoreMismatch: the data directory was made with the other log store.
+	ErrLogStoreMismatch = errors.New("data directory has another kind of log store")
+	// ErrDamaged: the data directory cannot give back all that this node once acknowledged.
+	ErrDamaged = errors.New("data directory is damaged")
+
+	// errNotLeader is the leader-only calls' refusal; it never leaves the package.
+	errNotLeader = errors.New("not the leader")
+)

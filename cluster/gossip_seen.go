@@ -1,0 +1,59 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+)
+
+// seenFile holds where the members of the Raft configuration were last seen. A node that starts under a new address
+// without a peer flag (the first one of a cluster often has none) finds the others by it; they cannot find it.
+const seenFile = "seen.json"
+
+// loadSeen is best effort: the file only adds places to look.
+func (g *gossip) loadSeen() {
+	b, err := os.ReadFile(g.seenPath())
+	if err == nil {
+		err = json.Unmarshal(b, &g.seen)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		g.logger.Warn("Cannot read where the other nodes were", "file", g.seenPath(), "err", err)
+	}
+	if g.seen == nil {
+		g.seen = make(map[string]string)
+	}
+}
+
+// keepSeen writes the file when it has changed. Called by one goroutine.
+func (g *gossip) keepSeen() {
+	members := make(map[string]string)
+	servers := g.node.servers()
+	g.mu.Lock()
+	for _, s := range servers {
+		if a, ok := g.seen[string(s.ID)]; ok && string(s.ID) != g.node.id {
+			members[string(s.ID)] = a
+		}
+	}
+	g.mu.Unlock()
+	if len(members) == 0 || maps.Equal(members, g.written) {
+		return
+	}
+	b, err := json.Marshal(members)
+	if err == nil {
+		err = writeFileDurably(g.seenPath(), b)
+	}
+	if err != nil {
+		if g.limit.allow("seen") {
+			g.logger.Warn("Cannot note where the other nodes are", "err", err)
+		}
+		return
+	}
+	g.written = members
+}
+
+func (g *gossip) seenPath() string { return filepath.Join(g.node.cfg.Dir, "raft", seenFile) }

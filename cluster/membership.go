@@ -1,0 +1,90 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	membersEvery  = time.Second
+	changeTimeout = 5 * time.Second
+	// A non-voter is promoted when it has been within promoteLag entries of the leader promoteChecks times in a
+	// row: a voter that lags would hold up every commit as soon as another one fails.
+	promoteLag    = 256
+	promoteChecks = 3
+)
+
+// keepMembers is the leader's reconciliation of the Raft configuration with gossip: new members become non-voters,
+// those that have caught up become voters, changed addresses are written down. It never removes anybody: a member
+// that is silent may be back in a minute, with its vote.
+func (n *Node) keepMembers(ctx context.Context) {
+	good := make(map[string]int) // id -> checks passed in a row
+	tick(ctx, membersEvery, func() {
+		if n.transferring.Load() {
+			return
+		}
+		if err := n.reconcile(ctx, good); err != nil && ctx.Err() == nil {
+			n.metrics.dutyFailures.WithLabelValues("membership").Inc()
+			n.logger.Warn("Membership not updated, trying again", "err", err)
+		}
+	})
+}
+
+// reconcile makes at most one change; the next one follows in a second.
+func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
+	f := n.raft.GetConfiguration()
+	known := make(map[string]raft.Server)
+	for _, s := range f.Configuration().Servers {
+		known[string(s.ID)] = s
+	}
+	ours := n.clusterID()
+	for _, m := range n.gossip.members() {
+		s, ok := known[m.ID]
+		switch {
+		case !ok && m.mayJoin(ours):
+			n.logger.Info("Adding a node as non-voter", "id", m.ID, "address", m.RaftAddress)
+			return n.change(ctx, n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddress), f.Index(), changeTimeout))
+		case ok && string(s.Address) != m.RaftAddress:
+			n.logger.Info("A node has a new address", "id", m.ID, "old", s.Address, "new", m.RaftAddress)
+			add := n.raft.AddVoter
+			if s.Suffrage != raft.Voter {
+				add = n.raft.AddNonvoter
+			}
+			return n.change(ctx, add(s.ID, raft.ServerAddress(m.RaftAddress), f.Index(), changeTimeout))
+		case ok && s.Suffrage != raft.Voter && n.caughtUp(ctx, m.ID, good):
+			delete(good, m.ID)
+			n.logger.Info("A node has caught up and becomes a voter", "id", m.ID)
+			return n.change(ctx, n.raft.AddVoter(s.ID, s.Address, f.Index(), changeTimeout))
+		}
+	}
+	return nil
+}
+
+// mayJoin: a fresh node, or one that was of this cluster before. One with state that has not told its cluster id yet
+// is asked again a second later.
+func (m member) mayJoin(cluster string) bool {
+	return m.ClusterID == cluster || m.ClusterID == "" && !m.HasState
+}
+
+func (n *Node) change(ctx context.Context, f raft.IndexFuture) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	return n.await(ctx, f)
+}
+
+func (n *Node) caughtUp(ctx context.Context, id string, good map[string]int) bool {
+	ctx, cancel := context.WithTimeout(ctx, membersEvery)
+	defer cancel()
+	r, err := n.report(ctx, id)
+	if err != nil || r.Err != "" || r.AppliedIndex == 0 || r.AppliedIndex+promoteLag < n.raft.CommitIndex() {
+		delete(good, id)
+		return false
+	}
+	good[id]++
+	return good[id] >= promoteChecks
+}

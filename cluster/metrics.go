@@ -1,0 +1,104 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// metrics of a node. Gauges that are read from live state are registered by registerGauges.
+type metrics struct {
+	logWrite      prometheus.Histogram
+	logErrors     prometheus.Counter
+	logBytes      prometheus.Counter
+	logHeals      prometheus.Counter
+	fatal         prometheus.Counter
+	snapshots     *prometheus.CounterVec
+	snapshotTime  prometheus.Histogram
+	installs      prometheus.Counter
+	proposals     *prometheus.CounterVec
+	retries       prometheus.Counter
+	inflight      prometheus.Gauge
+	readRounds    *prometheus.CounterVec
+	leaderChanges prometheus.Counter
+	transfers     *prometheus.CounterVec
+	foreign       prometheus.Counter
+	idConflicts   prometheus.Counter
+	joinFailures  prometheus.Counter
+	dutyFailures  *prometheus.CounterVec
+	refusedConns  *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
+	return &metrics{
+		logWrite: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "deucalion_raft_log_write_duration_seconds",
+			Help:    "Time of one durable write to the Raft log.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 14),
+		}),
+		logErrors: counter("deucalion_raft_log_errors_total", "Failed or overdue operations of the Raft log and vote stores; each is fatal."),
+		logBytes:  counter("deucalion_raft_log_written_bytes_total", "Payload bytes written to the Raft log."),
+		logHeals:  counter("deucalion_raft_log_heals_total", "Sealed log tails that were repaired."),
+		fatal:     counter("deucalion_cluster_fatal_errors_total", "Errors after which the process must exit."),
+		snapshots: vec("deucalion_raft_snapshots_total", "Raft snapshots attempted on this node, by result.", "result"),
+		snapshotTime: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "deucalion_raft_snapshot_duration_seconds",
+			Help:    "Time to make one Raft snapshot.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 3, 10),
+		}),
+		installs:      counter("deucalion_raft_snapshot_installs_total", "Snapshots received from a leader. A steady rate is raft#697: wipe the node and let it join again."),
+		proposals:     vec("deucalion_cluster_proposals_total", "Proposals finished on this node, by result.", "result"),
+		retries:       counter("deucalion_cluster_proposal_retries_total", "Attempts of proposals that were repeated (elections, lost connections)."),
+		inflight:      f.NewGauge(prometheus.GaugeOpts{Name: "deucalion_cluster_proposal_inflight_bytes", Help: "Bytes of entries being proposed on this node."}),
+		readRounds:    vec("deucalion_cluster_read_index_rounds_total", "Read-index rounds of this node, by result; many reads share one.", "result"),
+		leaderChanges: counter("deucalion_cluster_leader_changes_total", "Leader changes seen by this node."),
+		transfers:     vec("deucalion_cluster_leadership_transfers_total", "Leadership transfers started on this node, by result.", "result"),
+		foreign:       counter("deucalion_gossip_foreign_members_refused_total", "Gossip messages about members of another cluster."),
+		idConflicts:   counter("deucalion_gossip_node_id_conflicts_total", "Times two live nodes were found to use one node id."),
+		joinFailures:  counter("deucalion_gossip_join_failures_total", "Attempts to reach a gossip peer that failed."),
+		dutyFailures:  vec("deucalion_cluster_duty_failures_total", "Failures of the leader's background duties.", "duty"),
+		refusedConns:  vec("deucalion_cluster_connections_refused_total", "Incoming cluster connections closed before use, by reason.", "reason"),
+	}
+}
+
+// registerGauges exports the live state of n.
+func (n *Node) registerGauges(reg prometheus.Registerer) {
+	f := promauto.With(reg)
+	gauge := func(name, help string, fn func() float64) {
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, fn)
+	}
+	yes := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	gauge("deucalion_raft_is_leader", "1 on the leader.", func() float64 { return yes(n.isLeader()) })
+	gauge("deucalion_raft_has_leader", "1 if this node knows a leader.", func() float64 { _, ok := n.Leader(); return yes(ok) })
+	gauge("deucalion_raft_term", "Current Raft term.", func() float64 { return float64(n.raft.CurrentTerm()) })
+	gauge("deucalion_raft_commit_index", "Commit index that this node knows.", func() float64 { return float64(n.raft.CommitIndex()) })
+	gauge("deucalion_raft_applied_index", "Index that the state machine has applied.", func() float64 { i, _ := n.fsm.Applied(); return float64(i) })
+	gauge("deucalion_raft_last_log_index", "Last index in this node's log.", func() float64 { return float64(n.raft.LastIndex()) })
+	gauge("deucalion_raft_voters", "Voters in the configuration.", func() float64 { return float64(len(voters(n.servers()))) })
+	gauge("deucalion_cluster_staleness_seconds", "How far this node may be behind the leader; +Inf when unknown.", func() float64 { return n.fresh.seconds() })
+	gauge("deucalion_cluster_fsm_failed", "1 when a broken invariant stopped this node's state machine.", func() float64 { return yes(n.fsmFailed()) })
+	gauge("deucalion_gossip_members", "Live members that gossip knows, this node included.", func() float64 { return float64(len(n.gossip.members())) })
+	gauge("deucalion_raft_snapshot_age_seconds", "Age of the newest Raft snapshot; 0 when there is none.", func() float64 {
+		t := n.snapshots.newestTime()
+		if t.IsZero() {
+			return 0
+		}
+		return time.Since(t).Seconds()
+	})
+}

@@ -1,0 +1,101 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	snapshotCheck = time.Second
+	snapshotRetry = 30 * time.Second // after a failure
+	minTrailing   = 256              // entries
+	maxTrailing   = 1 << 20
+)
+
+// takeSnapshots makes Raft snapshots when enough has been logged since the last one. Raft's own trigger knows only
+// numbers of entries, which here say nothing: one is 100 bytes or 30 MiB.
+func (n *Node) takeSnapshots(ctx context.Context) {
+	g := n.stores.guard
+	last := time.Now()
+	var bytes int64 // of the guard at the last snapshot; what was replayed counts as logged since
+	jitter := snapshotJitter()
+	var retry time.Time
+	tick(ctx, snapshotCheck, func() {
+		index, _ := n.snapshots.newest()
+		applied, _ := n.fsm.Applied()
+		if applied <= index || time.Now().Before(retry) || n.fsmFailed() {
+			return
+		}
+		due := g.bytes.Load()-bytes >= int64(jitter*float64(n.cfg.SnapshotLogBytes)) ||
+			float64(applied-index) >= jitter*float64(n.cfg.SnapshotEntries) ||
+			time.Since(last) >= time.Duration(jitter*float64(n.cfg.SnapshotAge))
+		if !due {
+			return
+		}
+		before := g.bytes.Load()
+		if err := n.snapshot(ctx); err != nil {
+			if ctx.Err() == nil {
+				retry = time.Now().Add(snapshotRetry)
+				n.logger.Warn("Raft snapshot failed, trying again", "err", err)
+			}
+			return
+		}
+		bytes, last, jitter = before, time.Now(), snapshotJitter()
+		n.setTrailing()
+	})
+}
+
+// snapshotJitter keeps nodes that apply the same log from freezing at the same moment.
+func snapshotJitter() float64 { return 0.75 + rand.Float64()/2 }
+
+// snapshot makes one, unless nothing is new or a configuration change is under way. Only its wait is bounded by ctx.
+func (n *Node) snapshot(ctx context.Context) error {
+	n.snapshotMu.Lock()
+	defer n.snapshotMu.Unlock()
+	start := time.Now()
+	err := n.await(ctx, asFuture(n.raft.Snapshot))
+	if err != nil && strings.Contains(err.Error(), "wait until the configuration entry") {
+		err = nil // Raft has no sentinel for it; the next check comes in a second
+	}
+	switch {
+	case err == nil:
+		n.metrics.snapshots.WithLabelValues("ok").Inc()
+		n.metrics.snapshotTime.Observe(time.Since(start).Seconds())
+	case !errors.Is(err, raft.ErrNothingNewToSnapshot):
+		n.metrics.snapshots.WithLabelValues("error").Inc()
+	}
+	return err
+}
+
+// setTrailing turns the byte budget of the log behind a snapshot into Raft's number of entries.
+func (n *Node) setTrailing() {
+	g := n.stores.guard
+	entries := g.entries.Load()
+	if entries == 0 {
+		return
+	}
+	mean := max(g.bytes.Load()/entries, 1)
+	c := n.raft.ReloadableConfig()
+	c.TrailingLogs = uint64(min(max(n.cfg.TrailingLogBytes/mean, minTrailing), maxTrailing))
+	if err := n.raft.ReloadConfig(c); err != nil {
+		n.logger.Warn("Trailing log not adapted", "err", err)
+	}
+}
+
+// lazyFuture calls Raft only in Error: Snapshot blocks until Raft's snapshot goroutine is free.
+type lazyFuture func() error
+
+// Error implements raft.Future.
+func (f lazyFuture) Error() error { return f() }
+
+func asFuture(snapshot func() raft.SnapshotFuture) raft.Future {
+	return lazyFuture(func() error { return snapshot().Error() })
+}

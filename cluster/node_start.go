@@ -1,0 +1,175 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/deucaliondb/deucalion/fsm"
+)
+
+// Start joins the cluster, or begins to look for it. f has been opened from s.Latest(), and only Raft may apply to it
+// from now on. Start returns as soon as this node listens; Ready tells when it may serve. The caller keeps f and
+// closes it after Shutdown.
+func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(cfg.Dir, "raft")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	id, err := nodeID(dir, cfg.NodeID)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Logger = cfg.Logger.With("node", id)
+	n := &Node{
+		cfg: cfg, id: id, instance: randomHex(8), logger: cfg.Logger, metrics: newMetrics(cfg.Registerer),
+		fsm: f, snapshots: s, book: &addressBook{},
+		stopped: make(chan struct{}), dead: make(chan struct{}), leaderMoved: make(chan struct{}),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.inflight = newInflight(cfg.MaxInFlightBytes, n.metrics)
+	n.fresh = newFreshness(f)
+	n.reads = newBatcher(n.ctx, n.leaderRound)
+	n.asks = newBatcher(n.ctx, n.askLeader)
+	persistCtx, stop := context.WithCancel(context.Background())
+	n.persistStop = stop
+	n.machine = &raftFSM{fsm: f, ctx: persistCtx, metrics: n.metrics}
+	defer func() {
+		if err != nil {
+			n.abort()
+		}
+	}()
+	if err := n.openDisk(dir); err != nil {
+		return nil, err
+	}
+	if err := n.openNetwork(); err != nil {
+		return nil, err
+	}
+	hadState, err := raft.HasExistingState(n.stores.log, n.stores.stable, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.startRaft(); err != nil {
+		return nil, err
+	}
+	if n.gossip, err = startGossip(n); err != nil {
+		return nil, err
+	}
+	n.book.gossip.Store(n.gossip)
+	n.server.start()
+	n.registerGauges(cfg.Registerer)
+	n.startLoops()
+	n.logger.Info("Cluster node started", "raft", n.advertise, "gossip", n.gossip.address(), "has_state", hadState)
+	return n, nil
+}
+
+func (n *Node) openDisk(dir string) (err error) {
+	n.stores, err = openStores(storeOptions{
+		dir: dir, kind: n.cfg.LogStore, segmentBytes: n.cfg.LogSegmentBytes, writeTimeout: n.cfg.LogWriteTimeout,
+		keepFrom: n.snapshots.oldest, logger: n.logger, metrics: n.metrics, onFatal: n.fatal,
+	})
+	if err != nil {
+		return err
+	}
+	if err := forgetHalfBootstrap(n.stores, n.snapshots); err != nil {
+		return err
+	}
+	return checkLog(n.stores.log, n.snapshots, n.logger)
+}
+
+func (n *Node) openNetwork() (err error) {
+	if n.mux, err = newMux(n.cfg.ListenAddress, n.id, n.metrics); err != nil {
+		return err
+	}
+	n.advertise, err = advertised(n.cfg.AdvertiseAddress, n.mux.ln.Addr().(*net.TCPAddr))
+	if err != nil {
+		return err
+	}
+	n.book.setSelf(n.id, n.mux.ln.Addr().(*net.TCPAddr))
+	n.client = newRPCClient(n)
+	n.server = newRPCServer(n)
+	return nil
+}
+
+func (n *Node) startRaft() (err error) {
+	n.trans = newTransport(n.mux, n.advertise, n.book, newHCLog(n.logger, "raft-net"))
+	n.stores.guard.replay.Store(true) // NewRaft reads all that is to be replayed; its size counts for the next snapshot
+	n.raft, err = raft.NewRaft(raftConfig(n.id, n.logger), n.machine, n.stores.log, n.stores.stable, n.snapshots, n.trans)
+	n.stores.guard.replay.Store(false)
+	if err != nil {
+		_ = n.trans.Close()
+		return fmt.Errorf("raft: %w", err)
+	}
+	n.book.raft.Store(n.raft)
+	return nil
+}
+
+// startLoops starts what lives until Shutdown. One file each.
+func (n *Node) startLoops() {
+	n.loop(n.watchLeader)
+	n.loop(n.lead)
+	n.loop(n.bootstrap)
+	n.loop(n.keepFresh)
+	n.loop(n.takeSnapshots)
+	n.loop(n.watchFSM)
+	n.loop(n.gossip.keepJoining)
+	n.loop(n.gossip.watchConflicts)
+}
+
+// watchFSM takes a node whose state machine has failed out of Raft, so that it neither acknowledges nor leads. The
+// process goes on: it can be looked at, and its Ready error says why.
+func (n *Node) watchFSM(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-n.fsm.Failed():
+	}
+	n.logger.Error("The state machine has stopped; this node takes no part any more", "err", n.fsm.Err())
+	n.raft.Shutdown()
+}
+
+// abort releases what a failed Start has opened.
+func (n *Node) abort() {
+	n.stopLoops()
+	n.persistStop()
+	if n.raft != nil {
+		_ = n.raft.Shutdown().Error()
+	}
+	close(n.dead)
+	if n.gossip != nil {
+		_ = n.gossip.close(0)
+	}
+	_ = n.closeParts()
+}
+
+// closeParts closes what Raft stood on.
+func (n *Node) closeParts() error {
+	var errs []error
+	if n.server != nil {
+		n.server.close()
+	}
+	if n.client != nil {
+		n.client.close()
+	}
+	if n.mux != nil {
+		errs = append(errs, n.mux.Close())
+	}
+	n.reads.wait()
+	n.asks.wait()
+	if n.stores != nil {
+		errs = append(errs, n.stores.Close())
+	}
+	return errors.Join(errs...)
+}

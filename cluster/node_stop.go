@@ -1,0 +1,75 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Bounds of the steps of a graceful stop. A step that runs out of time is logged and the next one follows.
+const (
+	stopTransfer = 3 * time.Second
+	stopSnapshot = 30 * time.Second
+	stopRaft     = 10 * time.Second
+	stopLeave    = 2 * time.Second
+)
+
+// Shutdown ends this node's part: unready, leadership handed over, proposals refused, Raft snapshot (the next start
+// then replays nothing), Raft, network, disk, gossip. It waits for all goroutines. ctx shortens the waits; the
+// node is stopped afterwards in any case. Later calls return what the first one returned.
+func (n *Node) Shutdown(ctx context.Context) error {
+	n.stopOnce.Do(func() { n.stopErr = n.shutdown(ctx) })
+	return n.stopErr
+}
+
+func (n *Node) shutdown(ctx context.Context) error {
+	n.StopServing()
+	if n.isLeader() && len(voters(n.servers())) > 1 {
+		tctx, cancel := context.WithTimeout(ctx, stopTransfer)
+		if err := n.TransferLeadership(tctx); err != nil {
+			n.logger.Warn("Leadership was not handed over, the others will elect", "err", err)
+		}
+		cancel()
+	}
+	close(n.stopped)
+	n.stopLoops()
+	n.lastSnapshot(ctx)
+	var errs []error
+	if err := n.stopRaft(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	errs = append(errs, n.closeParts(), n.gossip.close(stopLeave))
+	n.logger.Info("Cluster node stopped")
+	return errors.Join(errs...)
+}
+
+func (n *Node) lastSnapshot(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stopSnapshot)
+	defer cancel()
+	index, _ := n.snapshots.newest()
+	if applied, _ := n.fsm.Applied(); applied <= index || n.fsmFailed() {
+		return
+	}
+	err := n.snapshot(ctx)
+	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		n.logger.Warn("No snapshot before the stop, the next start will replay the log", "err", err)
+	}
+}
+
+// stopRaft ends Raft. A hung disk must not keep the process alive, so this wait is bounded too.
+func (n *Node) stopRaft(ctx context.Context) error {
+	n.persistStop()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopRaft)
+	defer cancel()
+	defer close(n.dead)
+	if err := n.await(ctx, n.raft.Shutdown()); err != nil {
+		return fmt.Errorf("raft did not stop: %w", err)
+	}
+	return nil
+}

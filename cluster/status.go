@@ -1,0 +1,127 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const statusTimeout = time.Second
+
+// Roles of a member.
+const (
+	RoleLeader      = "leader"
+	RoleFollower    = "follower"
+	RoleNonvoter    = "nonvoter"
+	RoleUnreachable = "unreachable"
+)
+
+// NodeStatus is one member of the cluster, as it says itself; an unreachable one has only what the configuration and
+// gossip know.
+type NodeStatus struct {
+	ID            string `json:"id"`
+	Role          string `json:"role"`
+	RaftAddress   string `json:"raft_address"`
+	GossipAddress string `json:"gossip_address"`
+	HTTPAddress   string `json:"http_address"`
+	Version       string `json:"version"`
+	AppliedIndex  uint64 `json:"applied_index"`
+	CommitIndex   uint64 `json:"commit_index"`
+	Lag           uint64 `json:"lag"` // entries behind the highest commit index of all answers
+	Voter         bool   `json:"voter"`
+	Alive         bool   `json:"alive"` // by gossip
+	BlocksBytes   int64  `json:"blocks_bytes"`
+	Err           string `json:"err,omitempty"`
+}
+
+// nodeReport is the answer to rpcStatus.
+type nodeReport struct {
+	Leader       bool   `json:"leader"`
+	Term         uint64 `json:"term"`
+	AppliedIndex uint64 `json:"applied_index"`
+	CommitIndex  uint64 `json:"commit_index"`
+	BlocksBytes  int64  `json:"blocks_bytes"`
+	HTTPAddress  string `json:"http_address"`
+	Version      string `json:"version"`
+	Err          string `json:"err,omitempty"` // why the node is broken
+}
+
+func (n *Node) ownReport() nodeReport {
+	applied, _ := n.fsm.Applied()
+	r := nodeReport{
+		Leader: n.isLeader(), Term: n.raft.CurrentTerm(), AppliedIndex: applied, CommitIndex: n.raft.CommitIndex(),
+		BlocksBytes: n.fsm.BlocksSize(), HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
+	}
+	if n.fsmFailed() {
+		r.Err = n.fsm.Err().Error()
+	}
+	return r
+}
+
+func (n *Node) handleStatus(context.Context, []byte) ([]byte, error) { return jsonReply(n.ownReport()) }
+
+// report asks a member, or this node itself.
+func (n *Node) report(ctx context.Context, id string) (nodeReport, error) {
+	if id == n.id {
+		return n.ownReport(), nil
+	}
+	var r nodeReport
+	err := n.client.callJSON(ctx, id, rpcStatus, nil, &r)
+	return r, err
+}
+
+// Nodes returns every member of the Raft configuration, in its order; before there is one, this node alone. Members
+// are asked at once, for a second at most.
+func (n *Node) Nodes(ctx context.Context) []NodeStatus {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	servers := n.servers()
+	if len(servers) == 0 {
+		servers = []raft.Server{{ID: raft.ServerID(n.id), Address: raft.ServerAddress(n.advertise), Suffrage: raft.Nonvoter}}
+	}
+	out := make([]NodeStatus, len(servers))
+	var wg sync.WaitGroup
+	for i, s := range servers {
+		wg.Go(func() { out[i] = n.nodeStatus(ctx, s) })
+	}
+	wg.Wait()
+	var commit uint64
+	for _, s := range out {
+		commit = max(commit, s.CommitIndex)
+	}
+	for i := range out {
+		if out[i].Role != RoleUnreachable {
+			out[i].Lag = commit - min(commit, out[i].AppliedIndex)
+		}
+	}
+	return out
+}
+
+func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
+	st := NodeStatus{ID: string(s.ID), RaftAddress: string(s.Address), Voter: s.Suffrage == raft.Voter}
+	if m, ok := n.gossip.member(st.ID); ok {
+		st.Alive, st.RaftAddress = true, m.RaftAddress
+		st.GossipAddress, st.HTTPAddress, st.Version = m.GossipAddress, m.HTTPAddress, m.Version
+	}
+	r, err := n.report(ctx, st.ID)
+	if err != nil {
+		st.Role, st.Err = RoleUnreachable, err.Error()
+		return st
+	}
+	st.AppliedIndex, st.CommitIndex, st.BlocksBytes, st.Err = r.AppliedIndex, r.CommitIndex, r.BlocksBytes, r.Err
+	st.HTTPAddress, st.Version = r.HTTPAddress, r.Version
+	switch {
+	case r.Leader:
+		st.Role = RoleLeader
+	case st.Voter:
+		st.Role = RoleFollower
+	default:
+		st.Role = RoleNonvoter
+	}
+	return st
+}

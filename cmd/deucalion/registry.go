@@ -1,0 +1,39 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"regexp"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+)
+
+// newRegistry holds all metrics of the process, with what Prometheus says about its own: runtime, process, version,
+// and the outcome of loading the configuration, which is read once.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	loaded := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "prometheus_config_last_reload_successful",
+		Help: "Whether the last configuration reload attempt was successful.",
+	})
+	loadedAt := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "prometheus_config_last_reload_success_timestamp_seconds",
+		Help: "Timestamp of the last successful configuration reload.",
+	})
+	loaded.Set(1)
+	loadedAt.SetToCurrentTime()
+	r.MustRegister(
+		loaded, loadedAt,
+		versioncollector.NewCollector("deucalion"),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(
+			collectors.MetricsGC,
+			collectors.MetricsScheduler,
+			collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/sync/mutex/wait/total:seconds$`)},
+		)),
+	)
+	return r
+}

@@ -1,0 +1,108 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/common/version"
+)
+
+// Exit codes, as Prometheus has them.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// run is the whole program. It returns the exit code when ctx ends, a signal arrives or the node cannot go on.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	setVersion()
+	opts, code, err := parseFlags(args, stdout, stderr)
+	if err != nil {
+		fmt.Fprintf(stderr, "Error parsing command line arguments: %s\n", err)
+		return exitUsage
+	}
+	if code != nil { // --help or --version
+		return *code
+	}
+	opts.log.Writer = stderr
+	logger := promslog.New(&opts.log)
+	conf, err := loadConfig(opts.configFile, logger)
+	if err != nil {
+		logger.Error(fmt.Sprintf("Error loading config (--config.file=%s)", opts.configFile), "err", err)
+		return exitUsage
+	}
+	if err := conf.applyRuntime(&opts.log); err != nil {
+		logger.Error("Error applying the runtime section of the config", "err", err)
+		return exitUsage
+	}
+	logger.Info("Starting Deucalion", "version", version.Info(), "build_context", version.BuildContext())
+	if err := serve(ctx, opts, conf, logger); err != nil {
+		logger.Error("Deucalion ended", "err", err)
+		return exitFailed
+	}
+	logger.Info("See you next time!")
+	return exitOK
+}
+
+// serve runs a node until it is told to stop, and stops it. A second signal cuts the stopping short.
+func serve(ctx context.Context, opts *options, conf *configuration, logger *slog.Logger) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+
+	n, err := startNode(opts, conf, logger)
+	if err != nil {
+		return err
+	}
+	select {
+	case sig := <-signals:
+		logger.Info("Received a signal, stopping gracefully; a second one stops at once", "signal", sig.String())
+	case <-ctx.Done():
+		logger.Info("Stopping gracefully")
+	case err := <-n.fatal:
+		// Nothing is flushed or handed over: the disk or the state cannot be trusted, and every second counts for the
+		// cluster, which cannot elect another leader while a broken one sends heartbeats.
+		return fmt.Errorf("this node cannot go on: %w", err)
+	case err := <-n.served:
+		return errors.Join(fmt.Errorf("serve HTTP: %w", err), n.stop())
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- n.stop() }()
+	select {
+	case err := <-stopped:
+		return err
+	case err := <-n.fatal:
+		return fmt.Errorf("while stopping: %w", err)
+	case sig := <-signals:
+		return fmt.Errorf("stopped at once by a second signal (%s)", sig)
+	}
+}
+
+// applyRuntime puts the runtime section of the configuration in force. Like Prometheus, GOGC is 75 unless the
+// environment or the file say otherwise, and is shown in the environment for /api/v1/status/runtimeinfo.
+func (c *configuration) applyRuntime(log *promslog.Config) error {
+	if c.logLevel != "" {
+		if err := log.Level.Set(c.logLevel); err != nil {
+			return err
+		}
+	}
+	percent := c.file.Runtime.GoGC
+	debug.SetGCPercent(percent)
+	if percent < 0 {
+		return os.Setenv("GOGC", "off")
+	}
+	return os.Setenv("GOGC", strconv.Itoa(percent))
+}

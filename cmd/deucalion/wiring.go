@@ -1,0 +1,195 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/relabel"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/features"
+
+	"github.com/deucaliondb/deucalion/api"
+	"github.com/deucaliondb/deucalion/cluster"
+	"github.com/deucaliondb/deucalion/fsm"
+)
+
+// node is everything that runs in this process.
+type node struct {
+	logger    *slog.Logger
+	registry  *prometheus.Registry
+	fatal     chan error // why the process must exit at once
+	served    chan error // why HTTP is no longer served
+	snapshots *cluster.SnapshotStore
+	fsm       *fsm.FSM
+	cluster   *cluster.Node
+	server    *server
+
+	closers []func() error // run last to first, when everything else has stopped
+}
+
+// startNode puts the parts together, from the disk up. It returns when HTTP is being served; the node may still be
+// catching up, which /-/ready tells.
+func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, err error) {
+	n := &node{logger: logger, fatal: make(chan error, 1), served: make(chan error, 1), registry: newRegistry()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.stop())
+		}
+	}()
+	if err := n.openState(o); err != nil {
+		return nil, err
+	}
+	// The port is taken before the cluster sees this node: a wrong flag should not make it come and go.
+	if n.server, err = listen(o.listen, o.maxConnections, logger); err != nil {
+		return nil, err
+	}
+	if err := n.startCluster(o, conf); err != nil {
+		return nil, err
+	}
+	handler, err := n.newHandler(o, conf)
+	if err != nil {
+		return nil, err
+	}
+	n.server.start(handler, time.Duration(o.readTimeout), n.served)
+	return n, nil
+}
+
+// openState takes the data directory and opens the state machine from its newest snapshot.
+func (n *node) openState(o *options) error {
+	lock, err := lockDataDir(o.dataDir)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, lock.Release)
+	if n.snapshots, err = cluster.OpenSnapshots(o.dataDir, n.logger); err != nil {
+		return fmt.Errorf("open snapshots: %w", err)
+	}
+	from, _ := n.snapshots.Latest()
+	n.fsm, err = fsm.Open(fsm.Options{Dir: o.dataDir, Logger: n.logger.With("component", "fsm"), Registerer: n.registry}, from)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.fsm.Close)
+	return nil
+}
+
+func (n *node) startCluster(o *options, conf *configuration) error {
+	address, err := httpAddress(n.server.address(), o.clusterAddr)
+	if err != nil {
+		return err
+	}
+	keep := o.retention()
+	n.cluster, err = cluster.Start(cluster.Config{
+		Dir:                    o.dataDir,
+		NodeID:                 o.nodeID,
+		ListenAddress:          o.clusterListen,
+		AdvertiseAddress:       o.clusterAddr,
+		GossipListenAddress:    o.gossipListen,
+		GossipAdvertiseAddress: o.gossipAddr,
+		Peers:                  o.peers,
+		BootstrapExpect:        o.bootstrapExpect,
+		HTTPAddress:            address,
+		Version:                version.Version,
+		LogStore:               o.logStore,
+		MaxStaleness:           time.Duration(o.maxStaleness),
+		Settings:               conf.settings,
+		RetentionTime:          keep.time,
+		RetentionSize:          keep.size,
+		Logger:                 n.logger.With("component", "cluster"),
+		Registerer:             n.registry,
+		OnFatal:                n.onFatal,
+	}, n.fsm, n.snapshots)
+	if err != nil {
+		return fmt.Errorf("start cluster: %w", err)
+	}
+	return nil
+}
+
+// onFatal never blocks: what calls it may hold locks that stopping needs.
+func (n *node) onFatal(err error) {
+	select {
+	case n.fatal <- err:
+	default: // the first reason counts
+	}
+}
+
+func (n *node) newHandler(o *options, conf *configuration) (http.Handler, error) {
+	logger := n.logger.With("component", "web")
+	external, err := computeExternalURL(o.externalURL, n.server.address().String())
+	if err != nil {
+		return nil, fmt.Errorf("parse external URL %q: %w", o.externalURL, err)
+	}
+	origin, err := relabel.NewRegexp(o.corsOrigin)
+	if err != nil {
+		return nil, fmt.Errorf("could not compile CORS regex string %q: %w", o.corsOrigin, err)
+	}
+	parse := parser.NewParser(parser.Options{ExperimentalDurationExpr: true})
+	known := features.NewRegistry()
+	known.Enable(features.Prometheus, "server_mode")
+	known.Enable(features.Prometheus, labels.ImplementationName)
+	engine, err := n.newEngine(o, conf, parse, known)
+	if err != nil {
+		return nil, err
+	}
+	served, err := api.New(api.Config{
+		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
+		PrometheusConfig: func() config.Config { return *conf.file },
+		Flags:            o.shown,
+		BuildInfo:        buildInfo(),
+		Features:         known,
+		ListenAddress:    o.listen[0],
+		ExternalURL:      external,
+		CORSOrigin:       origin.Regexp,
+		EnableAdmin:      o.enableAdmin,
+		Consistency:      api.Level(o.consistency),
+		MaxStaleness:     time.Duration(o.maxStaleness),
+		QueryTimeout:     time.Duration(o.queryTimeout),
+		Retention:        o.retention().String(),
+		AcceptMessages:   o.acceptedMessage,
+		RemoteRead:       o.remoteRead,
+		Logger:           logger,
+		Registerer:       n.registry,
+		Gatherer:         n.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return served.Handler(), nil
+}
+
+// newEngine makes the PromQL engine with Prometheus's settings. Its tracker bounds the concurrency, and logs after a
+// crash which queries were running.
+func (n *node) newEngine(o *options, conf *configuration, parse parser.Parser, known features.Collector) (*promql.Engine, error) {
+	logger := n.logger.With("component", "query engine")
+	tracker, err := promql.NewActiveQueryTracker(o.dataDir, o.maxConcurrency, logger)
+	if err != nil {
+		return nil, err
+	}
+	interval := time.Duration(conf.file.GlobalConfig.EvaluationInterval).Milliseconds()
+	engine := promql.NewEngine(promql.EngineOpts{
+		Logger:                   logger,
+		Reg:                      n.registry,
+		MaxSamples:               o.maxSamples,
+		Timeout:                  time.Duration(o.queryTimeout),
+		ActiveQueryTracker:       tracker,
+		LookbackDelta:            time.Duration(o.lookback),
+		NoStepSubqueryIntervalFn: func(int64) int64 { return interval },
+		EnableAtModifier:         true,
+		EnableNegativeOffset:     true,
+		FeatureRegistry:          known,
+		Parser:                   parse,
+	})
+	n.closers = append(n.closers, engine.Close) // and the tracker with it
+	return engine, nil
+}

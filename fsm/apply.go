@@ -1,0 +1,150 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"fmt"
+)
+
+// requestMemory is how many ids of deletes are remembered.
+const requestMemory = 1024
+
+// Apply applies one log entry. It must be called in log order, by the applier.
+// Its effect on queries may be seen at once; it counts as applied when Publish
+// says so. An entry that was refused by the rules is reported in the Result; an
+// entry that cannot be applied at all stops the FSM (see Failed).
+func (f *FSM) Apply(index, term uint64, entry []byte) Result {
+	if err := f.Err(); err != nil {
+		return Result{Index: index, Err: err.Error()}
+	}
+	k, p, err := open(entry)
+	if err != nil {
+		return f.fail(index, err)
+	}
+	f.m.entries.WithLabelValues(k.String()).Inc()
+	r := Result{Index: index}
+	switch k {
+	case kindAppend:
+		err = f.applyAppend(p, &r)
+	case kindDelete:
+		err = f.applyDelete(p)
+	case kindClean:
+		err = f.applyClean(p)
+	case kindCutoff:
+		err = f.applyCutoff(p)
+	case kindUserSnapshot:
+		err = f.applyUserSnapshot(p, &r)
+	case kindSettings:
+		err = f.applySettings(p)
+	case kindNoop:
+	default:
+		err = fmt.Errorf("%w: kind %d; this node must be upgraded", ErrFormat, k)
+	}
+	if err != nil {
+		return f.fail(index, err)
+	}
+	return r
+}
+
+// String is the value of the metrics label kind.
+func (k kind) String() string {
+	names := [...]string{"", "append", "delete", "clean", "cutoff", "snapshot", "noop", "settings"}
+	if k == 0 || int(k) >= len(names) {
+		return "unknown"
+	}
+	return names[k]
+}
+
+func (f *FSM) applyDelete(p []byte) error {
+	d, err := decodeDelete(p)
+	if err != nil {
+		return err
+	}
+	if d.ID != "" && !f.requests.add(d.ID) {
+		return nil // a retry after a lost answer
+	}
+	f.erased.Add(1)
+	return f.store.Delete(d.Mint, d.Maxt, d.Selectors...)
+}
+
+func (f *FSM) applyCutoff(p []byte) error {
+	t, err := decodeCutoff(p)
+	if err != nil {
+		return err
+	}
+	f.erased.Add(1)
+	f.store.SetCutoff(t)
+	f.updateFloor()
+	// An admitted sample is at or above the floor, so it is newer than anything in
+	// the series dropped here: their ids and newest timestamps decide nothing any
+	// more. Should a wider window lower the floor, dropHorizon still remembers how
+	// far their samples may reach.
+	if n := f.table.Load().dropIdle(f.floor); n > 0 {
+		f.dropHorizon = max(f.dropHorizon, f.floor-1)
+		f.m.seriesDropped.Add(float64(n))
+	}
+	return nil
+}
+
+func (f *FSM) applySettings(p []byte) error {
+	s, err := decodeSettings(p)
+	if err != nil {
+		return err
+	}
+	if old := f.settings.Load(); old.ClusterID != "" {
+		s.ClusterID = old.ClusterID
+	}
+	f.settings.Store(&s)
+	f.exemplars.resize(s.MaxExemplars)
+	f.updateFloor()
+	return nil
+}
+
+func (f *FSM) updateFloor() {
+	f.floor = horizon(f.maxT.Load(), f.store.Cutoff(), f.settings.Load().OutOfOrderWindow)
+}
+
+func (f *FSM) applyClean(p []byte) error {
+	id, err := decodeClean(p)
+	if err != nil {
+		return err
+	}
+	f.tasks.clean(id)
+	return nil
+}
+
+func (f *FSM) applyUserSnapshot(p []byte, r *Result) error {
+	s, err := decodeUserSnapshot(p)
+	if err != nil {
+		return err
+	}
+	if !validName(s.Name) {
+		r.Err = fmt.Sprintf("snapshot name %q: want letters, digits, dots, dashes and underscores", s.Name)
+		return nil
+	}
+	return f.tasks.userSnapshot(s)
+}
+
+// requestLog remembers the newest ids of a kind of request.
+type requestLog struct {
+	order []string // oldest first
+	known map[string]struct{}
+}
+
+// add returns false if id is remembered already.
+func (l *requestLog) add(id string) bool {
+	if _, ok := l.known[id]; ok {
+		return false
+	}
+	if l.known == nil {
+		l.known = map[string]struct{}{}
+	}
+	if len(l.order) == requestMemory {
+		delete(l.known, l.order[0])
+		l.order = l.order[1:]
+	}
+	l.order = append(l.order, id)
+	l.known[id] = struct{}{}
+	return true
+}

@@ -1,0 +1,21 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import "errors"
+
+var (
+	// ErrFormat is an entry or a snapshot that this version cannot read. The
+	// node must stop: to skip it would make this node differ from the others.
+	ErrFormat = errors.New("unreadable log entry")
+	// ErrSnapshot is a snapshot directory that is damaged or of a newer version.
+	ErrSnapshot = errors.New("unusable snapshot")
+	// ErrUnknownTask is returned for a clean or user snapshot that this node does
+	// not remember.
+	ErrUnknownTask = errors.New("unknown task")
+	// ErrClosed is returned by waits that Close interrupts.
+	ErrClosed = errors.New("state machine is closed")
+)
+
+var errUnknownSection = errors.New("unknown section or record")

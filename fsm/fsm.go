@@ -1,0 +1,166 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
+
+	"github.com/deucaliondb/deucalion/storage"
+)
+
+// Options configure an FSM.
+type Options struct {
+	// Dir is the data directory. The FSM owns live/ (emptied by Open) and
+	// snapshots/ (user snapshots) in it.
+	Dir string
+	// Storage tunes the tiers; its Dir, Logger and Registerer are set by Open.
+	Storage    storage.Options
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer // nil: metrics are not exported
+
+	hash func(labels.Labels) uint64
+}
+
+// FSM is the state machine. See the package comment for who may call what.
+type FSM struct {
+	opts  Options
+	log   *slog.Logger
+	m     *metrics
+	store *storage.Store
+
+	applied applied
+
+	// Logical state. The applier writes it; what others read is atomic.
+	table       atomic.Pointer[table]
+	settings    atomic.Pointer[Settings]
+	maxT        atomic.Int64 // largest timestamp accepted, or storage.NoTime
+	floor       int64        // horizon(maxT, cutoff, window), kept up to date
+	dropHorizon int64        // no series that was dropped had a sample above it
+	requests    requestLog   // ids of deletes that were applied
+	exemplars   *exemplars
+	metadata    *metadataMap
+
+	// erased counts entries that remove samples. A proposer that finds it
+	// unchanged knows that what it saw before is still there.
+	erased atomic.Uint64
+
+	entry appendEntry // decoding buffer, the applier's own
+	hits  []*series   // series of the known samples of the entry, the applier's own
+
+	tasks   *tasks
+	batches sync.Pool // of *Batch
+
+	failOnce sync.Once
+	failed   chan struct{}
+	err      atomic.Pointer[error]
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+}
+
+// Open empties <Dir>/live and opens a state machine with the state of the
+// snapshot directory from, or with an empty one if from is "". The snapshot must
+// be on the same file system as Dir, and is not changed.
+func Open(o Options, from string) (*FSM, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	so := o.Storage
+	so.Dir, so.Logger, so.Registerer = filepath.Join(o.Dir, "live"), o.Logger, o.Registerer
+	store, err := storage.Open(so)
+	if err != nil {
+		return nil, fmt.Errorf("open storage: %w", err)
+	}
+	f := &FSM{opts: o, log: o.Logger, store: store, failed: make(chan struct{}), dropHorizon: storage.NoTime, floor: storage.NoTime}
+	f.batches.New = func() any { return &Batch{} }
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.table.Store(newTable(o.hash))
+	f.settings.Store(&Settings{})
+	f.maxT.Store(storage.NoTime)
+	f.exemplars = newExemplars(o.Registerer)
+	f.metadata = newMetadataMap()
+	f.tasks = newTasks(f)
+	f.m = newMetrics(o.Registerer, f)
+	if from == "" {
+		return f, nil
+	}
+	if err := f.Restore(from); err != nil {
+		return nil, fmt.Errorf("restore %s: %w", from, joinClose(err, f))
+	}
+	return f, nil
+}
+
+// Close stops the FSM's goroutines and waits for them. No Apply may run.
+func (f *FSM) Close() error {
+	f.cancel()
+	f.tasks.wait()
+	return f.store.Close()
+}
+
+// Applied returns the index and the term of the newest published entry.
+func (f *FSM) Applied() (index, term uint64) { return f.applied.index.Load(), f.applied.term.Load() }
+
+// Wait blocks until an index of at least index is published, ctx ends, or the
+// FSM is closed.
+func (f *FSM) Wait(ctx context.Context, index uint64) error {
+	return f.applied.wait(ctx, index, f.ctx.Done())
+}
+
+// Publish makes the applied entries up to index visible to Applied and Wait.
+// Applier only, after the Apply of a batch.
+func (f *FSM) Publish(index, term uint64) { f.applied.set(index, term) }
+
+// Failed is closed when a broken invariant (an unreadable entry, a storage
+// error) stopped the FSM. It then applies nothing more: this node would
+// otherwise silently differ from the others. Err tells why.
+func (f *FSM) Failed() <-chan struct{} { return f.failed }
+
+// Err returns why the FSM stopped, or nil.
+func (f *FSM) Err() error {
+	if e := f.err.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+func (f *FSM) fail(index uint64, err error) Result {
+	f.failOnce.Do(func() {
+		err = fmt.Errorf("applying log entry %d: %w", index, err)
+		f.err.Store(&err)
+		f.log.Error("The state machine stopped; this node serves no more until it is restarted", "err", err)
+		close(f.failed)
+	})
+	return Result{Index: index, Err: f.Err().Error()}
+}
+
+// Settings returns the replicated settings.
+func (f *FSM) Settings() Settings { return *f.settings.Load() }
+
+// MaxTime is the largest timestamp accepted, in milliseconds, or storage.NoTime.
+func (f *FSM) MaxTime() int64 { return f.maxT.Load() }
+
+// Cutoff is the retention limit in milliseconds, or storage.NoTime.
+func (f *FSM) Cutoff() int64 { return f.store.Cutoff() }
+
+// BlocksSize is the number of bytes of this node's blocks.
+func (f *FSM) BlocksSize() int64 { return f.store.BlocksSize() }
+
+// BlockMetas describes this node's blocks.
+func (f *FSM) BlockMetas() []tsdb.BlockMeta { return f.store.BlockMetas() }
+
+// CutoffForSize returns the lowest cutoff that brings this node's blocks down to
+// limit bytes; ok is false if they are within it.
+func (f *FSM) CutoffForSize(limit int64) (cutoff int64, ok bool) { return f.store.CutoffForSize(limit) }
+
+// Storage is the store below, for tests and tools that choose when it flushes
+// and merges.
+func (f *FSM) Storage() *storage.Store { return f.store }

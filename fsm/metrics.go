@@ -1,0 +1,70 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	entries          *prometheus.CounterVec
+	refused          *prometheus.CounterVec
+	samples          prometheus.Counter
+	unknownIDs       prometheus.Counter
+	seriesDropped    prometheus.Counter
+	predecided       *prometheus.CounterVec
+	snapshotHold     prometheus.Histogram
+	snapshotPersist  prometheus.Histogram
+	snapshotFailures prometheus.Counter
+	taskFailures     prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
+	p := promauto.With(reg)
+	opts := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Name: "deucalion_fsm_" + name, Help: help}
+	}
+	gauge := func(name, help string, v func() float64) {
+		p.NewGaugeFunc(prometheus.GaugeOpts{Name: "deucalion_fsm_" + name, Help: help}, v)
+	}
+	gauge("applied_index", "Log index up to which entries are applied.", func() float64 { return float64(f.applied.index.Load()) })
+	gauge("series", "Series in the replicated series table.", func() float64 { return float64(f.table.Load().n.Load()) })
+	gauge("max_time_seconds", "Largest timestamp accepted.", func() float64 { return float64(f.maxT.Load()) / 1000 })
+	gauge("failed", "1 if a broken invariant stopped this node from applying the log.", func() float64 {
+		if f.Err() != nil {
+			return 1
+		}
+		return 0
+	})
+	gauge("tasks_running", "Cleans and user snapshots under way on this node.", func() float64 { return float64(f.tasks.running()) })
+	m := &metrics{
+		entries:       p.NewCounterVec(opts("entries_applied_total", "Log entries applied since the start."), []string{"kind"}),
+		refused:       p.NewCounterVec(opts("samples_refused_total", "Samples of applied entries that were refused."), []string{"reason"}),
+		samples:       p.NewCounter(opts("samples_applied_total", "Samples of applied entries that were accepted, retries included.")),
+		unknownIDs:    p.NewCounter(opts("unknown_id_entries_total", "Entries refused as a whole because they named a series that was dropped.")),
+		seriesDropped: p.NewCounter(opts("series_dropped_total", "Idle series dropped from the series table.")),
+		predecided:    p.NewCounterVec(opts("samples_predecided_total", "Samples that this node, as proposer, kept out of the log because its own state decides them."), []string{"reason"}),
+		snapshotHold: p.NewHistogram(prometheus.HistogramOpts{
+			Name: "deucalion_fsm_snapshot_seconds", Help: "Time that taking a snapshot held up the applier.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12),
+		}),
+		snapshotPersist: p.NewHistogram(prometheus.HistogramOpts{
+			Name: "deucalion_fsm_snapshot_persist_seconds", Help: "Time to write a snapshot, in the background.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 3, 10),
+		}),
+		snapshotFailures: p.NewCounter(opts("snapshot_failures_total", "Snapshots that could not be written.")),
+		taskFailures:     p.NewCounter(opts("task_failures_total", "Cleans and user snapshots that failed on this node.")),
+	}
+	for _, r := range []Reason{TooOld, OutOfOrder, Duplicate, Invalid} {
+		m.refused.WithLabelValues(r.String())
+	}
+	return m
+}
+
+func (m *metrics) countRefused(rs []Refusal) {
+	for _, r := range rs {
+		m.refused.WithLabelValues(r.Reason.String()).Inc()
+	}
+}

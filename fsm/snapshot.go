@@ -1,0 +1,151 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/prometheus/model/metadata"
+
+	"github.com/deucaliondb/deucalion/storage"
+)
+
+const (
+	// snapshotVersion is the version of the snapshot directory's format: the
+	// manifest, the state file, and blocks/.
+	snapshotVersion = 1
+
+	manifestName = "manifest.json"
+	stateName    = "state"
+	blocksName   = "blocks"
+)
+
+// manifest describes a snapshot directory. It is written last.
+type manifest struct {
+	Version uint32               `json:"version"`
+	Index   uint64               `json:"index"`
+	Term    uint64               `json:"term"`
+	State   storage.File         `json:"state"`
+	Blocks  []storage.BlockFiles `json:"blocks"`
+}
+
+// header is the logical state without its tables.
+type header struct {
+	Index         uint64   `json:"index"`
+	Term          uint64   `json:"term"`
+	MaxT          int64    `json:"max_time"`
+	Cutoff        int64    `json:"cutoff"`
+	DropHorizon   int64    `json:"drop_horizon"`
+	NextID        uint64   `json:"next_series_id"`
+	Settings      Settings `json:"settings"`
+	Requests      []string `json:"requests,omitempty"`
+	PendingCleans []string `json:"pending_cleans,omitempty"`
+}
+
+// Snapshot is the state at one log index. It holds memory and disk space until
+// Release.
+type Snapshot struct {
+	f         *FSM
+	samples   *storage.Snapshot
+	header    header
+	series    []seriesState
+	exemplars []exemplarState
+	metadata  map[string][]metadata.Metadata
+}
+
+// Snapshot takes hold of the state as of the newest published entry. It takes
+// milliseconds: blocks are linked, memtables and tables referenced or copied in
+// memory. Applier only.
+func (f *FSM) Snapshot() (*Snapshot, error) {
+	if err := f.Err(); err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	ex, err := f.exemplars.copy()
+	if err != nil {
+		return nil, fmt.Errorf("copy exemplars: %w", err)
+	}
+	samples, err := f.store.Snapshot()
+	if err != nil {
+		f.m.snapshotFailures.Inc()
+		return nil, fmt.Errorf("snapshot of the samples: %w", err)
+	}
+	t := f.table.Load()
+	index, term := f.Applied()
+	s := &Snapshot{
+		f: f, samples: samples, series: t.copy(), exemplars: ex, metadata: f.metadata.copy(),
+		header: header{
+			Index: index, Term: term, MaxT: f.maxT.Load(), Cutoff: f.store.Cutoff(), DropHorizon: f.dropHorizon,
+			NextID: t.nextID, Settings: f.Settings(), Requests: append([]string(nil), f.requests.order...),
+			PendingCleans: f.tasks.pendingCleans(),
+		},
+	}
+	f.m.snapshotHold.Observe(time.Since(start).Seconds())
+	return s, nil
+}
+
+// Index is the log index of the state.
+func (s *Snapshot) Index() uint64 { return s.header.Index }
+
+// Release frees what the snapshot holds. What Persist wrote stays.
+func (s *Snapshot) Release() { s.samples.Release() }
+
+// Persist writes the snapshot into dir, an existing empty directory on the file
+// system of the FSM's. Blocks are hard-linked. When it returns all is on disk.
+// It may run beside the applier, which it never holds up.
+func (s *Snapshot) Persist(ctx context.Context, dir string) (err error) {
+	start := time.Now()
+	defer func() {
+		if err != nil {
+			s.f.m.snapshotFailures.Inc()
+		}
+	}()
+	blocks := filepath.Join(dir, blocksName)
+	if err := os.Mkdir(blocks, 0o777); err != nil {
+		return err
+	}
+	m := manifest{Version: snapshotVersion, Index: s.header.Index, Term: s.header.Term}
+	if m.Blocks, err = s.samples.Persist(ctx, blocks); err != nil {
+		return fmt.Errorf("write blocks: %w", err)
+	}
+	if m.State, err = writeState(filepath.Join(dir, stateName), s); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	if err := writeManifest(dir, m); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	s.f.m.snapshotPersist.Observe(time.Since(start).Seconds())
+	return storage.SyncDir(dir)
+}
+
+// The manifest file is one line of JSON and one line with its CRC-32C in hex.
+func writeManifest(dir string, m manifest) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	b = fmt.Appendf(append(b, '\n'), "%08x\n", crc32.Checksum(b, castagnoli))
+	return writeSynced(filepath.Join(dir, manifestName), b)
+}
+
+func writeSynced(name string, b []byte) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}

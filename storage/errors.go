@@ -1,0 +1,13 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import "errors"
+
+var (
+	// ErrClosed is returned by calls on a closed Store.
+	ErrClosed = errors.New("storage is closed")
+	// ErrDamaged marks a snapshot file that is not what its manifest says.
+	ErrDamaged = errors.New("snapshot is damaged")
+)

@@ -1,0 +1,154 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/oklog/ulid/v2"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// File is one file of a block, with a slash-separated path below the block's
+// directory.
+type File struct {
+	Path   string `json:"path"`
+	Size   int64  `json:"size"`
+	CRC32C uint32 `json:"crc32c"`
+}
+
+// BlockFiles lists the files of one block.
+type BlockFiles struct {
+	ULID  ulid.ULID `json:"ulid"`
+	Files []File    `json:"files"`
+}
+
+// blockFiles is a block outside the live set: where it lies and what it has.
+type blockFiles struct {
+	dir string
+	BlockFiles
+}
+
+// mutable tells which files of a block a delete replaces (by rename, so that
+// hard links to the previous ones keep their content).
+func mutable(rel string) bool { return rel == "meta.json" || rel == "tombstones" }
+
+// sumBlock checksums the files of the block in dir. Checksums of immutable
+// files are taken from known, when it has them.
+func sumBlock(dir string, known BlockFiles) (BlockFiles, error) {
+	out := BlockFiles{ULID: known.ULID}
+	err := walkFiles(dir, func(rel string, size int64) error {
+		if i := slices.IndexFunc(known.Files, func(f File) bool { return f.Path == rel && f.Size == size }); i >= 0 && !mutable(rel) {
+			out.Files = append(out.Files, known.Files[i])
+			return nil
+		}
+		crc, err := sumFile(filepath.Join(dir, filepath.FromSlash(rel)))
+		if err != nil {
+			return err
+		}
+		out.Files = append(out.Files, File{Path: rel, Size: size, CRC32C: crc})
+		return nil
+	})
+	return out, err
+}
+
+func walkFiles(dir string, f func(rel string, size int64) error) error {
+	return fs.WalkDir(os.DirFS(dir), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		return f(p, fi.Size())
+	})
+}
+
+func sumFile(name string) (uint32, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	h := crc32.New(castagnoli)
+	if _, err := io.Copy(h, f); err != nil {
+		return 0, fmt.Errorf("checksum %s: %w", name, err)
+	}
+	return h.Sum32(), nil
+}
+
+// Check compares the block below dir with the list. Only files that a delete
+// replaces are read; of the large ones only the size is compared, since TSDB
+// checks the CRC of each chunk and index section when it reads it.
+func (f BlockFiles) Check(dir string) error {
+	for _, x := range f.Files {
+		name := filepath.Join(dir, f.ULID.String(), filepath.FromSlash(x.Path))
+		fi, err := os.Stat(name)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		if fi.Size() != x.Size {
+			return fmt.Errorf("%w: %s has %d bytes, the manifest says %d", ErrDamaged, name, fi.Size(), x.Size)
+		}
+		if !mutable(x.Path) {
+			continue
+		}
+		if crc, err := sumFile(name); err != nil {
+			return err
+		} else if crc != x.CRC32C {
+			return fmt.Errorf("%w: %s has CRC-32C %08x, the manifest says %08x", ErrDamaged, name, crc, x.CRC32C)
+		}
+	}
+	return nil
+}
+
+// linkBlock makes the directory dst with hard links to all files of src.
+func linkBlock(src, dst string) error {
+	if err := os.MkdirAll(dst, 0o777); err != nil {
+		return err
+	}
+	return walkFiles(src, func(rel string, _ int64) error {
+		to := filepath.Join(dst, filepath.FromSlash(rel))
+		if d := path.Dir(rel); d != "." {
+			if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
+				return err
+			}
+		}
+		return os.Link(filepath.Join(src, filepath.FromSlash(rel)), to)
+	})
+}
+
+// syncTree fsyncs every directory below dir, and dir.
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return SyncDir(p)
+	})
+}
+
+// SyncDir fsyncs a directory, so that renames and links in it last.
+func SyncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
+)
+
+const (
+	retryMin = time.Second
+	retryMax = time.Minute
+)
+
+// flushLoop is the flusher. A failure (a full disk, say) is tried again for
+// ever: the samples are in the log, and the applier is held up before memory
+// runs out.
+func (s *Store) flushLoop() {
+	defer s.wg.Done()
+	wait := retryMin
+	for s.ctx.Err() == nil {
+		worked, err := s.FlushOne()
+		switch {
+		case err != nil && s.ctx.Err() == nil:
+			s.m.flushFailures.Inc()
+			s.opts.Logger.Error("Flushing a memtable; will try again", "in", wait, "err", err)
+			if !s.pause(wait) {
+				return
+			}
+			wait = min(2*wait, retryMax)
+			continue
+		case worked:
+			wait = retryMin
+			continue
+		}
+		select {
+		case <-s.kickFlush:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// pause returns false if the store is closed meanwhile.
+func (s *Store) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+// FlushOne writes the oldest frozen memtable into blocks and installs them; it
+// reports whether there was one. The flusher calls it; with Options.Manual the
+// caller does, from one goroutine at a time.
+func (s *Store) FlushOne() (bool, error) {
+	s.mu.RLock()
+	if len(s.frozen) == 0 || s.closed {
+		s.mu.RUnlock()
+		return false, nil
+	}
+	m := s.frozen[0]
+	m.acquire()
+	s.mu.RUnlock()
+	defer m.release()
+
+	if err := s.writeRaw(m); err != nil {
+		return true, err
+	}
+	if err := s.installFlushed(m); err != nil {
+		return true, err
+	}
+	s.m.flushes.Inc()
+	s.kick(s.kickMerge)
+	return true, nil
+}
+
+// writeRaw writes all samples of a frozen memtable into blocks below its own
+// directory, one a partition, once: the live tier and snapshots then link them,
+// each with its own deletes. The caller holds a reference.
+func (s *Store) writeRaw(m *memtable) error {
+	select {
+	case <-m.flushed:
+		return nil
+	default:
+	}
+	start := time.Now()
+	dir, err := s.privateDir(filepath.Join(filepath.Base(m.dir), "raw"))
+	if err != nil {
+		return err
+	}
+	c, err := s.compactor(s.ctx)
+	if err != nil {
+		return err
+	}
+	parts := make([]int64, 0, len(m.parts))
+	for p := range m.parts {
+		parts = append(parts, p)
+	}
+	slices.Sort(parts)
+	m.raw = m.raw[:0]
+	for _, p := range parts {
+		lo, hi := max(p*partition, m.mint), min((p+1)*partition-1, m.maxt)
+		// No tombstones: together with the trimming that the writer does they would
+		// panic (see deleteLocked), and snapshots want the blocks without them.
+		r := &memReader{m: m, mint: lo, maxt: hi, stones: tombstones.NewMemTombstones()}
+		ids, err := c.Write(dir, r, lo, hi+1, nil)
+		if err != nil {
+			return fmt.Errorf("flush memtable: %w", err)
+		}
+		for _, id := range ids {
+			d := filepath.Join(dir, id.String())
+			files, err := sumBlock(d, BlockFiles{ULID: id})
+			if err != nil {
+				return err
+			}
+			m.raw = append(m.raw, blockFiles{d, files})
+		}
+	}
+	s.m.flushSeconds.Observe(time.Since(start).Seconds())
+	close(m.flushed)
+	return nil
+}
+
+// installFlushed swaps a memtable for its blocks, with all its deletes applied.
+func (s *Store) installFlushed(m *memtable) error {
+	s.mu.RLock()
+	dir := s.blocksDir
+	s.mu.RUnlock()
+	fresh, err := s.openRaw(m, dir)
+	if err != nil {
+		return err
+	}
+	applied := 0
+	pending := func() []deletion { return m.dels[applied:] }
+	for round := 0; ; round++ {
+		s.mu.RLock()
+		dels := slices.Clone(pending())
+		s.mu.RUnlock()
+		if err := applyAll(dels, fresh); err != nil {
+			closeAll(fresh)
+			return err
+		}
+		applied += len(dels)
+
+		s.mu.Lock()
+		// A client that deletes without pause must not keep this from ending: after
+		// a few rounds the rest is applied with the lock held.
+		if len(pending()) > 0 && round < 3 {
+			s.mu.Unlock()
+			continue
+		}
+		err := applyAll(pending(), fresh)
+		if i := slices.Index(s.frozen, m); err == nil && i >= 0 {
+			s.frozen = slices.Delete(slices.Clone(s.frozen), i, i+1)
+			s.replaceLocked(nil, fresh)
+			s.dropExpiredLocked()
+			s.drained.Broadcast()
+			s.mu.Unlock()
+			m.release()
+			return nil
+		}
+		s.mu.Unlock()
+		closeAll(fresh) // the store was reset meanwhile, or a delete failed
+		return err
+	}
+}
+
+func (s *Store) openRaw(m *memtable, dir string) ([]*block, error) {
+	var fresh []*block
+	for _, f := range m.raw {
+		dst := filepath.Join(dir, f.ULID.String())
+		if err := os.RemoveAll(dst); err != nil { // left by an attempt that failed
+			closeAll(fresh)
+			return nil, err
+		}
+		b, err := s.linkAndOpen(f.dir, dir, f.BlockFiles)
+		if err != nil {
+			closeAll(fresh)
+			return nil, err
+		}
+		fresh = append(fresh, b)
+	}
+	return fresh, nil
+}
+
+func applyAll(dels []deletion, bs []*block) error {
+	for _, d := range dels {
+		for _, b := range bs {
+			if err := d.apply(b.Block); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func closeAll(bs []*block) {
+	for _, b := range bs {
+		_ = b.Close()
+		_ = os.RemoveAll(b.Dir())
+	}
+}
+
+// compactor writes and merges blocks until ctx ends.
+func (s *Store) compactor(ctx context.Context) (*tsdb.LeveledCompactor, error) {
+	return tsdb.NewLeveledCompactorWithOptions(ctx, nil, nil, []int64{partition}, s.pool,
+		tsdb.LeveledCompactorOptions{Metrics: s.m.compactor, EnableOverlappingCompaction: true})
+}

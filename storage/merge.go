@@ -1,0 +1,235 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// mergeLoop is the merger.
+func (s *Store) mergeLoop() {
+	defer s.wg.Done()
+	wait := retryMin
+	for s.ctx.Err() == nil {
+		worked, err := s.MergeOne()
+		switch {
+		case err != nil && s.ctx.Err() == nil:
+			s.m.mergeFailures.Inc()
+			s.opts.Logger.Error("Merging blocks; will try again", "in", wait, "err", err)
+			if !s.pause(wait) {
+				return
+			}
+			wait = min(2*wait, retryMax)
+			continue
+		case worked:
+			wait = retryMin
+			continue
+		}
+		select {
+		case <-s.kickMerge:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// MergeOne merges the blocks that the plan names; it reports whether there were
+// any.
+func (s *Store) MergeOne() (bool, error) {
+	s.compactMu.Lock()
+	defer s.compactMu.Unlock()
+	s.mu.RLock()
+	var spans []span
+	now := NoTime
+	for _, b := range s.blocks {
+		spans = append(spans, span{b.files.ULID, b.MinTime(), b.MaxTime(), b.Size()})
+		now = max(now, b.MaxTime())
+	}
+	s.mu.RUnlock()
+	p := plan(spans, now, s.opts.MaxBlockSpan)
+	if len(p) == 0 {
+		return false, nil
+	}
+	start := time.Now()
+	if err := s.rewrite(p); err != nil {
+		return true, err
+	}
+	s.m.merges.Inc()
+	s.m.mergeSeconds.Observe(time.Since(start).Seconds())
+	return true, nil
+}
+
+// rewrite replaces the blocks by one that holds their samples without the
+// deleted ones, or by none if nothing is left. compactMu is held.
+//
+// The sources are hard-linked to a private directory first, together with the
+// registration of the job: so the merge reads the tombstones of exactly that
+// moment, later deletes are in the job, and the compactor's notes in meta.json
+// do not touch live blocks.
+func (s *Store) rewrite(sources []ulid.ULID) error {
+	work, err := s.privateDir("merge")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+
+	s.mu.Lock()
+	var old []*block
+	for _, b := range s.blocks {
+		if slices.Contains(sources, b.files.ULID) {
+			old = append(old, b)
+		}
+	}
+	if s.closed || len(old) != len(sources) { // dropped by retention or a reset meanwhile
+		s.mu.Unlock()
+		return nil
+	}
+	j := s.startJobLocked()
+	dst := s.blocksDir
+	var dirs []string
+	for _, b := range old {
+		d := filepath.Join(work, b.files.ULID.String())
+		if err = linkBlock(b.Dir(), d); err != nil {
+			break
+		}
+		dirs = append(dirs, d)
+	}
+	s.mu.Unlock()
+	defer s.endJob(j)
+	if err != nil {
+		return err
+	}
+	made, err := s.compact(s.ctx, work, dirs)
+	if err != nil {
+		return err
+	}
+	return s.installRewritten(j, old, made, dst)
+}
+
+// compact merges the block directories into one below dest.
+func (s *Store) compact(ctx context.Context, dest string, dirs []string) ([]blockFiles, error) {
+	c, err := s.compactor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.Compact(dest, dirs, nil)
+	if err != nil {
+		return nil, err
+	}
+	var made []blockFiles
+	for _, id := range out {
+		d := filepath.Join(dest, id.String())
+		files, err := sumBlock(d, BlockFiles{ULID: id})
+		if err != nil {
+			return nil, err
+		}
+		made = append(made, blockFiles{d, files})
+	}
+	return made, nil
+}
+
+func (s *Store) installRewritten(j *job, old []*block, made []blockFiles, dir string) error {
+	var fresh []*block
+	for _, f := range made {
+		b, err := s.linkAndOpen(f.dir, dir, f.BlockFiles)
+		if err != nil {
+			closeAll(fresh)
+			return err
+		}
+		fresh = append(fresh, b)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := applyAll(j.dels, fresh)
+	gone := slices.ContainsFunc(old, func(b *block) bool { return !slices.Contains(s.blocks, b) })
+	// Retention may have dropped a source: what came of it would come back.
+	if err != nil || j.dead || (gone && !s.expiredLocked(old)) {
+		closeAll(fresh)
+		return err
+	}
+	s.replaceLocked(slices.DeleteFunc(slices.Clone(old), func(b *block) bool { return !slices.Contains(s.blocks, b) }), fresh)
+	s.dropExpiredLocked()
+	return nil
+}
+
+// expiredLocked tells whether those of the blocks that are no longer installed
+// were dropped by retention: queries hide what is below the cutoff, so the
+// result of a merge that contains them is still right.
+func (s *Store) expiredLocked(bs []*block) bool {
+	for _, b := range bs {
+		if !slices.Contains(s.blocks, b) && b.MaxTime() > s.cutoff.Load() {
+			return false
+		}
+	}
+	return true
+}
+
+// Clean rewrites every block that holds deleted samples, and every frozen
+// memtable that does, and returns when they are gone from the disk. Deletes
+// that come later are not waited for. It may run at any time, on any goroutine
+// but the applier's.
+func (s *Store) Clean(ctx context.Context) error {
+	if err := s.awaitDeletesFlushed(ctx); err != nil {
+		return err
+	}
+	s.compactMu.Lock()
+	defer s.compactMu.Unlock()
+	s.mu.RLock()
+	var dirty []ulid.ULID
+	for _, b := range s.blocks {
+		if b.tombstoned() {
+			dirty = append(dirty, b.files.ULID)
+		}
+	}
+	s.mu.RUnlock()
+	for _, id := range dirty {
+		if err := errors.Join(ctx.Err(), s.ctx.Err()); err != nil {
+			return err
+		}
+		if err := s.rewrite([]ulid.ULID{id}); err != nil {
+			return err
+		}
+		s.m.cleans.Inc()
+	}
+	return nil
+}
+
+// awaitDeletesFlushed waits until the memtables that hold deleted samples now
+// have become blocks.
+func (s *Store) awaitDeletesFlushed(ctx context.Context) error {
+	defer context.AfterFunc(ctx, s.wakeWaiters)()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var wait []*memtable
+	for _, m := range s.frozen {
+		if len(m.dels) > 0 {
+			wait = append(wait, m)
+		}
+	}
+	for {
+		wait = slices.DeleteFunc(wait, func(m *memtable) bool { return !slices.Contains(s.frozen, m) })
+		switch {
+		case s.closed:
+			return ErrClosed
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case len(wait) == 0:
+			return nil
+		}
+		s.drained.Wait()
+	}
+}
+
+func (s *Store) wakeWaiters() {
+	s.mu.Lock()
+	s.drained.Broadcast()
+	s.mu.Unlock()
+}

@@ -1,0 +1,203 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
+)
+
+// Snapshot holds the samples of one moment, by hard links and references,
+// until Release. Any goroutine may use it.
+type Snapshot struct {
+	s      *Store
+	dir    string // hard links of the blocks, with the tombstones of that moment
+	blocks []BlockFiles
+	mems   []frozenAt
+	cutoff int64
+	once   sync.Once
+}
+
+// frozenAt is a frozen memtable with the deletes that it had.
+type frozenAt struct {
+	m    *memtable
+	dels []deletion
+}
+
+// Snapshot freezes the active memtable and takes hold of all samples. It takes
+// milliseconds and copies nothing. Applier only.
+func (s *Store) Snapshot() (*Snapshot, error) {
+	if err := s.Freeze(); err != nil {
+		return nil, err
+	}
+	dir, err := s.privateDir("pin")
+	if err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p := &Snapshot{s: s, dir: dir, cutoff: s.cutoff.Load()}
+	for _, b := range s.blocks {
+		if err := linkBlock(b.Dir(), filepath.Join(dir, b.files.ULID.String())); err != nil {
+			return nil, errors.Join(fmt.Errorf("link block: %w", err), os.RemoveAll(dir))
+		}
+		p.blocks = append(p.blocks, b.files)
+	}
+	for _, m := range s.frozen {
+		m.acquire()
+		p.mems = append(p.mems, frozenAt{m, slices.Clone(m.dels)})
+	}
+	return p, nil
+}
+
+// Release gives up what the snapshot holds. What Persist made stays.
+func (p *Snapshot) Release() {
+	p.once.Do(func() {
+		for _, f := range p.mems {
+			f.m.release()
+		}
+		_ = os.RemoveAll(p.dir)
+	})
+}
+
+// Persist puts the samples as blocks into dst, an existing directory on the
+// same file system, and returns their files with checksums. Memtables are
+// flushed for it; data that is in blocks already is linked, not copied. When it
+// returns, everything below dst is on disk. Not for the applier's goroutine.
+func (p *Snapshot) Persist(ctx context.Context, dst string) ([]BlockFiles, error) {
+	return p.persist(ctx, dst, false)
+}
+
+// PersistClean is Persist for other readers of the directory: deleted and
+// expired samples are really gone from its blocks. (A stock Prometheus knows no
+// cutoff, and panics on a series with two tombstones, see deleteLocked.)
+func (p *Snapshot) PersistClean(ctx context.Context, dst string) ([]BlockFiles, error) {
+	return p.persist(ctx, dst, true)
+}
+
+func (p *Snapshot) persist(ctx context.Context, dst string, clean bool) ([]BlockFiles, error) {
+	var all []blockFiles
+	for _, f := range p.blocks {
+		all = append(all, blockFiles{filepath.Join(p.dir, f.ULID.String()), f})
+	}
+	for _, f := range p.mems {
+		if err := p.s.awaitRaw(ctx, f.m); err != nil {
+			return nil, err
+		}
+		for _, r := range f.m.raw {
+			d := filepath.Join(p.dir, r.ULID.String())
+			if err := p.linkDeleted(r, d, f.dels); err != nil {
+				return nil, err
+			}
+			all = append(all, blockFiles{d, r.BlockFiles})
+		}
+	}
+	var out []BlockFiles
+	for _, b := range all {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		fs, err := p.export(ctx, b, dst, clean)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, fs...)
+	}
+	return out, syncTree(dst)
+}
+
+// linkDeleted links a flushed memtable's block to dir and applies the deletes.
+// A Persist that failed before may have left dir there.
+func (p *Snapshot) linkDeleted(r blockFiles, dir string, dels []deletion) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := linkBlock(r.dir, dir); err != nil {
+		return err
+	}
+	if len(dels) == 0 {
+		return nil
+	}
+	return withBlock(dir, func(b *tsdb.Block) error {
+		for _, d := range dels {
+			if err := d.apply(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (p *Snapshot) export(ctx context.Context, b blockFiles, dst string, clean bool) ([]BlockFiles, error) {
+	dirty := false
+	if clean {
+		var err error
+		if dirty, err = p.expire(b.dir); err != nil {
+			return nil, err
+		}
+	}
+	if dirty {
+		made, err := p.s.compact(ctx, dst, []string{b.dir})
+		var out []BlockFiles
+		for _, m := range made {
+			out = append(out, m.BlockFiles)
+		}
+		return out, err
+	}
+	to := filepath.Join(dst, b.ULID.String())
+	if err := linkBlock(b.dir, to); err != nil {
+		return nil, err
+	}
+	files, err := sumBlock(to, b.BlockFiles)
+	return []BlockFiles{files}, err
+}
+
+// expire deletes what is below the cutoff from a private block, and tells
+// whether the block has any tombstones.
+func (p *Snapshot) expire(dir string) (dirty bool, err error) {
+	err = withBlock(dir, func(b *tsdb.Block) error {
+		if b.MinTime() < p.cutoff {
+			all := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".*")}
+			d := deletion{b.MinTime(), p.cutoff - 1, [][]*labels.Matcher{all}}
+			if err := d.apply(b); err != nil {
+				return err
+			}
+		}
+		dirty = b.Meta().Stats.NumTombstones > 0
+		return nil
+	})
+	return dirty, err
+}
+
+func withBlock(dir string, f func(*tsdb.Block) error) error {
+	b, err := tsdb.OpenBlock(nil, dir, nil, nil)
+	if err != nil {
+		return fmt.Errorf("open block %s: %w", dir, err)
+	}
+	return errors.Join(f(b), b.Close())
+}
+
+// awaitRaw waits until the flusher has written the memtable; without a flusher
+// it writes it here.
+func (s *Store) awaitRaw(ctx context.Context, m *memtable) error {
+	if s.opts.Manual {
+		return s.writeRaw(m)
+	}
+	select {
+	case <-m.flushed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the flush of a memtable: %w", ctx.Err())
+	case <-s.ctx.Done():
+		return ErrClosed
+	}
+}

@@ -1,0 +1,14 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e_test
+
+import (
+	"testing"
+
+	"github.com/deucaliondb/deucalion/test/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }

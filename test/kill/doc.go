@@ -1,0 +1,12 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kill is the kill -9 loop: writers send samples that name themselves to
+// random nodes while nodes are killed, frozen and started again, one, two or all three
+// at a time. In the end every acknowledged sample must be on every node, nothing may
+// be there that was never sent, and the digests of all data must be equal.
+//
+// DEUCALION_KILL_LOOPS says how many faults there are (3 by default, "make kill" has
+// 100), DEUCALION_KILL_SEED repeats the choice of faults of an earlier run, which
+// prints its seed, and DEUCALION_RACE=1 runs nodes with the race detector.
+package kill

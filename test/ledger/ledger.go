@@ -1,0 +1,183 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ledger writes samples to a cluster and keeps book of them: what was sent,
+// and what of it was acknowledged. Afterwards it can tell of any data whether every
+// acknowledged sample is there and nothing is there that was never sent. Each value
+// names its series and its place in it, so a sample that turns up with another
+// series' value, or at another time, is found out as well.
+package ledger
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/prompb"
+
+	"github.com/deucaliondb/deucalion/test/client"
+)
+
+// Ledger keeps book. It is safe for concurrent use.
+type Ledger struct {
+	run string // label value that all its series carry
+
+	mu     sync.Mutex // protects what follows
+	series []*series
+	acks   []ack
+	faults []string // answers that no writer may get
+	tries  map[string]int
+}
+
+// series is one series and its book; the k-th sample sent has the k-th timestamp.
+type series struct {
+	number int // names the series in its values
+	labels []prompb.Label
+	hist   bool
+	times  []int64 // ms, increasing
+	acked  []bool
+}
+
+// ack is the time span of an acknowledged attempt.
+type ack struct{ start, end time.Time }
+
+// New returns an empty ledger; run must differ between ledgers that write to the same cluster.
+func New(run string) *Ledger { return &Ledger{run: run, tries: map[string]int{}} }
+
+// add makes one more series.
+func (l *Ledger) add(hist bool) *series {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.series)
+	kind := "float"
+	if hist {
+		kind = "histogram"
+	}
+	s := &series{number: n, hist: hist, labels: client.Labels(
+		"__name__", "ledger_"+kind, "n", fmt.Sprint(n), "run", l.run,
+	)}
+	l.series = append(l.series, s)
+	return s
+}
+
+// value is the float which the k-th sample of a series has, or the sum of its histogram.
+func (s *series) value(k int) float64 { return float64(s.number)*(1<<32) + float64(k) }
+
+// histogram is the k-th histogram of a series. Its buckets only grow, and none is empty, so that no
+// server has a reason to write it in another way.
+func (s *series) histogram(k int, t int64) prompb.Histogram {
+	n := int64(k + 1)
+	return prompb.Histogram{
+		Count:          &prompb.Histogram_CountInt{CountInt: uint64(n + 2*n + n)},
+		Sum:            s.value(k),
+		Schema:         1,
+		ZeroThreshold:  0.001,
+		ZeroCount:      &prompb.Histogram_ZeroCountInt{ZeroCountInt: uint64(n)},
+		PositiveSpans:  []prompb.BucketSpan{{Offset: int32(s.number % 7), Length: 2}},
+		PositiveDeltas: []int64{2 * n, -n},
+		Timestamp:      t,
+	}
+}
+
+// batch is what one request carries: the samples [from, to) of each of its series.
+type batch struct {
+	series   []*series
+	from, to int
+	body     []byte
+}
+
+// next books the samples at times for all of ss, as sent but not acknowledged, and encodes them.
+// The series of one writer always move together, so they agree about the count so far.
+func (l *Ledger) next(ss []*series, times []int64) (*batch, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := &batch{series: ss, from: len(ss[0].times)}
+	b.to = b.from + len(times)
+	request := make([]prompb.TimeSeries, 0, len(ss))
+	for _, s := range ss {
+		ts := prompb.TimeSeries{Labels: s.labels}
+		for i, t := range times {
+			if s.hist {
+				ts.Histograms = append(ts.Histograms, s.histogram(b.from+i, t))
+			} else {
+				ts.Samples = append(ts.Samples, prompb.Sample{Value: s.value(b.from + i), Timestamp: t})
+			}
+		}
+		s.times = append(s.times, times...)
+		s.acked = append(s.acked, make([]bool, len(times))...)
+		request = append(request, ts)
+	}
+	var err error
+	b.body, err = client.Encode(request)
+	return b, err
+}
+
+// acknowledge books a batch as acknowledged by an attempt that began at start.
+func (l *Ledger) acknowledge(b *batch, start time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range b.series {
+		for k := b.from; k < b.to; k++ {
+			s.acked[k] = true
+		}
+	}
+	l.acks = append(l.acks, ack{start, time.Now()})
+}
+
+// count books the outcome of an attempt, and a fault that no writer should see when there is one.
+func (l *Ledger) count(outcome, fault string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tries[outcome]++
+	if fault != "" && len(l.faults) < 20 {
+		l.faults = append(l.faults, fault)
+	}
+}
+
+// Acks counts the acknowledged requests.
+func (l *Ledger) Acks() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.acks)
+}
+
+// AckedSince gives the end of the first acknowledgement of an attempt that began at t or later.
+func (l *Ledger) AckedSince(t time.Time) (time.Time, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var first time.Time
+	for _, a := range slices.Backward(l.acks) {
+		if a.end.Before(t) {
+			break
+		}
+		if !a.start.Before(t) {
+			first = a.end
+		}
+	}
+	return first, !first.IsZero()
+}
+
+// Faults lists answers that were neither 2xx nor 503 nor a broken connection.
+func (l *Ledger) Faults() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.faults)
+}
+
+// Summary counts samples and outcomes of attempts, for the log of a test.
+func (l *Ledger) Summary() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sent, acked := 0, 0
+	for _, s := range l.series {
+		sent += len(s.times)
+		for _, ok := range s.acked {
+			if ok {
+				acked++
+			}
+		}
+	}
+	return fmt.Sprintf("%d series, %d samples sent, %d acknowledged, attempts %v",
+		len(l.series), sent, acked, l.tries)
+}

@@ -1,0 +1,162 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/deucaliondb/deucalion/test/client"
+)
+
+// Load says what StartWriters does.
+type Load struct {
+	Targets  []*client.Client // each attempt goes to a random one
+	Writers  int              // concurrent ones, each with series of its own
+	Series   int              // of each writer; every fifth is of histograms
+	Samples  int              // per series in one request
+	Interval time.Duration    // between the requests of a writer; 0 means as fast as acknowledged
+	Seed     uint64           // of the choice of targets
+}
+
+// attempts is how often a writer sends one request before it leaves its fate unknown and goes on.
+const attempts = 60
+
+// attemptTimeout is how long a writer waits for one answer before it asks another node.
+const attemptTimeout = 2 * time.Second
+
+// Writers is a running load.
+type Writers struct {
+	ledger *Ledger
+	load   Load
+	stop   context.CancelFunc
+	gate   sync.RWMutex // a request holds it shared, Pause holds it whole
+	done   sync.WaitGroup
+}
+
+// StartWriters starts a load that runs until Stop.
+func (l *Ledger) StartWriters(load Load) *Writers {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &Writers{ledger: l, load: load, stop: cancel}
+	for i := range load.Writers {
+		var mine []*series
+		for j := range load.Series {
+			mine = append(mine, l.add(j%5 == 4))
+		}
+		rng := rand.New(rand.NewPCG(load.Seed, uint64(i)))
+		w.done.Go(func() { w.write(ctx, mine, rng) })
+	}
+	return w
+}
+
+// Stop ends the load and waits for the writers; attempts under way are broken off, their fate is unknown.
+func (w *Writers) Stop() {
+	w.stop()
+	w.done.Wait()
+}
+
+// Finish ends the load once every request under way has its outcome.
+func (w *Writers) Finish() {
+	w.gate.Lock()
+	w.stop()
+	w.gate.Unlock()
+	w.done.Wait()
+}
+
+// Pause waits until no request is under way and keeps the writers still until Resume.
+func (w *Writers) Pause() { w.gate.Lock() }
+
+// Resume ends a Pause.
+func (w *Writers) Resume() { w.gate.Unlock() }
+
+func (w *Writers) write(ctx context.Context, mine []*series, rng *rand.Rand) {
+	ticker := time.NewTicker(max(w.load.Interval, time.Nanosecond))
+	defer ticker.Stop()
+	last := int64(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		last = w.request(ctx, mine, last, rng)
+	}
+}
+
+// request books and sends one request with timestamps after last, and returns the last of them.
+func (w *Writers) request(ctx context.Context, mine []*series, last int64, rng *rand.Rand) int64 {
+	w.gate.RLock()
+	defer w.gate.RUnlock()
+	if ctx.Err() != nil {
+		return last
+	}
+	times := w.times(last)
+	b, err := w.ledger.next(mine, times)
+	if err != nil {
+		w.ledger.count("encode", err.Error())
+		return last
+	}
+	w.send(ctx, b, rng)
+	return times[len(times)-1]
+}
+
+// times gives the timestamps of one request: near the clock, for writers far apart would be too old
+// for each other, and always later than those before.
+func (w *Writers) times(last int64) []int64 {
+	start := max(last+1, time.Now().UnixMilli())
+	out := make([]int64, w.load.Samples)
+	for i := range out {
+		out[i] = start + int64(i)
+	}
+	return out
+}
+
+// send tries until the batch is acknowledged or attempts are used up. A retry goes to any node and carries
+// the same samples: by the rules of admission that must be harmless.
+func (w *Writers) send(ctx context.Context, b *batch, rng *rand.Rand) {
+	for range attempts {
+		target := w.load.Targets[rng.IntN(len(w.load.Targets))]
+		start := time.Now()
+		acked, wait := w.attempt(ctx, target, b)
+		if acked {
+			w.ledger.acknowledge(b, start)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+	w.ledger.count("given up", "")
+}
+
+func (w *Writers) attempt(ctx context.Context, target *client.Client, b *batch) (acked bool, wait time.Duration) {
+	const retry = 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	resp, err := target.WriteBody(ctx, b.body)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		w.ledger.count("timeout", "")
+		return false, retry
+	case err != nil:
+		w.ledger.count("connection", "")
+		return false, retry
+	case resp.Status/100 == 2:
+		w.ledger.count(fmt.Sprint(resp.Status), "")
+		return true, 0
+	case resp.Status == http.StatusServiceUnavailable:
+		w.ledger.count("503", "")
+		return false, retry
+	default:
+		w.ledger.count(fmt.Sprint(resp.Status), fmt.Sprintf("%s: %v", target.URL, resp.Err()))
+		return false, retry
+	}
+}

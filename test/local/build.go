@@ -1,0 +1,36 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Build compiles cmd/deucalion of this module into dir and returns the path of the binary. The race
+// detector is on when DEUCALION_RACE=1; when DEUCALION_BIN names a binary, that is taken and nothing is built.
+func Build(ctx context.Context, dir string) (string, error) {
+	if bin := os.Getenv("DEUCALION_BIN"); bin != "" {
+		return filepath.Abs(bin)
+	}
+	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	bin := filepath.Join(dir, "deucalion")
+	args := []string{"build", "-buildvcs=false", "-o", bin}
+	if os.Getenv("DEUCALION_RACE") == "1" {
+		args = append(args, "-race")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/deucalion")...)
+	cmd.Dir = filepath.Dir(strings.TrimSpace(string(mod)))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return bin, nil
+}
