@@ -156,7 +156,7 @@ func TestTransportHasNoHeartbeatFastPath(t *testing.T) {
 			rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil)
 		}
 	}()
-	req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: 3, Addr: []byte("a")}, Term: 1, Leader: []byte("a")}
+	req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: 3, Addr: []byte("a")}, Term: 1}
 	var resp raft.AppendEntriesResponse
 	require.NoError(t, tr.AppendEntries("me", "nowhere:1", req, &resp))
 	require.True(t, resp.Success)

@@ -70,13 +70,8 @@ func (k *snapshotSink) Write(p []byte) (int, error) {
 		k.pipe, k.unpacked = w, make(chan error, 1)
 		go func() {
 			files, err := unpackSnapshot(r, k.dataDir())
-			if err == nil {
-				err = errEndOfStream // what Write says to bytes after the end
-			}
 			_ = r.CloseWithError(err)
-			if errors.Is(err, errEndOfStream) {
-				k.meta.Files, err = files, nil
-			}
+			k.meta.Files = files
 			k.unpacked <- err
 		}()
 	}

@@ -25,7 +25,7 @@ const sumsMember = "CRC32C"
 
 const copyBuffer = 256 << 10
 
-var errEndOfStream = errors.New("bytes after the end of the snapshot")
+var errTrailing = errors.New("bytes after the end of the snapshot")
 
 // snapshotReader is what SnapshotStore.Open returns. The FSM takes the files in dir by hard link; a follower that
 // is too far behind gets the stream, made on the fly.
@@ -159,10 +159,11 @@ func unpackSnapshot(r io.Reader, dir string) ([]snapshotFile, error) {
 			if !bytes.Equal(got, sums.Bytes()) {
 				return nil, errors.New("checksum mismatch")
 			}
-			if _, err := tr.Next(); err != io.EOF { // reads the two empty blocks, which Size counts too
-				return nil, errEndOfStream
+			_, end := tr.Next() // reads the two empty blocks, which Size counts too
+			n, err := io.Copy(io.Discard, r)
+			if err == nil && (end != io.EOF || n > 0) {
+				err = errTrailing
 			}
-			_, err = io.Copy(io.Discard, r)
 			return files, err
 		}
 		f, err := receiveFile(tr, h, dir, buf)

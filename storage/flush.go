@@ -12,12 +12,18 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
 const (
 	retryMin = time.Second
 	retryMax = time.Minute
+
+	minSegment = int64(1 << 20)
+	// bytesPerSample is what a sample takes on disk, generously; it only sizes
+	// preallocations.
+	bytesPerSample = 4
 )
 
 // flushLoop is the flusher. A failure (a full disk, say) is tried again for
@@ -100,7 +106,7 @@ func (s *Store) writeRaw(m *memtable) error {
 	if err != nil {
 		return err
 	}
-	c, err := s.compactor(s.ctx)
+	c, err := s.compactor(s.ctx, m.samples*bytesPerSample)
 	if err != nil {
 		return err
 	}
@@ -213,8 +219,11 @@ func closeAll(bs []*block) {
 	}
 }
 
-// compactor writes and merges blocks until ctx ends.
-func (s *Store) compactor(ctx context.Context) (*tsdb.LeveledCompactor, error) {
+// compactor writes and merges blocks of up to about size bytes until ctx ends.
+// The chunk writer preallocates each segment file in full, 512 MiB by default:
+// for a small block that is time, and disk space that may not be there.
+func (s *Store) compactor(ctx context.Context, size int64) (*tsdb.LeveledCompactor, error) {
+	segment := min(max(size, minSegment), chunks.DefaultChunkSegmentSize)
 	return tsdb.NewLeveledCompactorWithOptions(ctx, nil, nil, []int64{partition}, s.pool,
-		tsdb.LeveledCompactorOptions{Metrics: s.m.compactor, EnableOverlappingCompaction: true})
+		tsdb.LeveledCompactorOptions{Metrics: s.m.compactor, EnableOverlappingCompaction: true, MaxBlockChunkSegmentSize: segment})
 }

@@ -116,7 +116,13 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 
 // compact merges the block directories into one below dest.
 func (s *Store) compact(ctx context.Context, dest string, dirs []string) ([]blockFiles, error) {
-	c, err := s.compactor(ctx)
+	var size int64
+	for _, d := range dirs {
+		if err := walkFiles(d, func(_ string, n int64) error { size += n; return nil }); err != nil {
+			return nil, err
+		}
+	}
+	c, err := s.compactor(ctx, size)
 	if err != nil {
 		return nil, err
 	}

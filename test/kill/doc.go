@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package kill is the kill -9 loop: writers send samples that name themselves to
-// random nodes while nodes are killed, frozen and started again, one, two or all three
-// at a time. In the end every acknowledged sample must be on every node, nothing may
+// random nodes while nodes are killed, frozen, stopped and started again, one, two or
+// all three at a time, some of them in the middle of a flush. In the end every acknowledged sample must be on every node, nothing may
 // be there that was never sent, and the digests of all data must be equal.
 //
 // DEUCALION_KILL_LOOPS says how many faults there are (3 by default, "make kill" has

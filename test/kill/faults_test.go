@@ -31,27 +31,62 @@ type faults struct {
 }
 
 // next lets the load run for a random number of writes, does a random fault to random nodes, and returns with
-// all nodes ready again.
+// all nodes ready again. Every third fault hits nodes that are flushing their memory.
 func (f *faults) next() string {
 	f.t.Helper()
 	f.progress(f.rng.IntN(60))
 	leader := harness.Leader(f.t, f.cluster)
 	followers := f.cluster.Followers(leader)
 	f.rng.Shuffle(len(followers), func(i, j int) { followers[i], followers[j] = followers[j], followers[i] })
-	switch dice := f.rng.IntN(100); {
-	case dice < 30:
-		return f.kill("the leader", leader)
-	case dice < 50:
-		return f.kill("a follower", followers[0])
-	case dice < 60:
-		return f.kill("two followers", followers...)
-	case dice < 70:
-		return f.kill("the leader and a follower", leader, followers[0])
-	case dice < 90:
-		return f.kill("all", append(followers, leader)...)
-	default:
-		return f.freeze(leader)
+	note := ""
+	if f.rng.IntN(3) == 0 {
+		defer f.flush()()
+		note = " while flushing"
 	}
+	switch dice := f.rng.IntN(100); {
+	case dice < 25:
+		return f.kill("the leader"+note, leader)
+	case dice < 40:
+		return f.kill("a follower"+note, followers[0])
+	case dice < 50:
+		return f.kill("two followers"+note, followers...)
+	case dice < 60:
+		return f.kill("the leader and a follower"+note, leader, followers[0])
+	case dice < 80:
+		return f.kill("all"+note, append(followers, leader)...)
+	case dice < 90:
+		return f.stop(f.cluster.Nodes[f.rng.IntN(len(f.cluster.Nodes))]) + note
+	default:
+		return f.freeze(leader) + note
+	}
+}
+
+// flush starts a user snapshot, which makes every node flush what it has in memory, and gives a function that
+// waits for the end of the call. Whether it succeeds is up to the fault that it meets.
+func (f *faults) flush() func() {
+	cl := f.cluster.Nodes[f.rng.IntN(len(f.cluster.Nodes))].Client()
+	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if _, err := cl.Snapshot(ctx); err != nil {
+			f.t.Logf("user snapshot under a fault: %v", err)
+		}
+	}()
+	return func() {
+		<-done
+		cancel()
+		cl.Close()
+	}
+}
+
+// stop ends a node gracefully, which makes it snapshot its state, and starts it again.
+func (f *faults) stop(n *local.Server) string {
+	f.t.Helper()
+	require.NoError(f.t, n.Stop())
+	f.progress(f.rng.IntN(50))
+	harness.Start(f.t, f.cluster)
+	return "stopped " + n.Name
 }
 
 // kill ends nodes at the same moment. A majority that is left must go on alone; then the dead return,
