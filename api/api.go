@@ -97,8 +97,11 @@ type API struct {
 	handler       http.Handler
 }
 
-// New builds the API and registers its metrics. It starts no goroutines.
+// New builds the API and registers its metrics. It starts no goroutines. It fails only on a Config that makes no sense.
 func New(cfg Config) (*API, error) {
+	if _, err := ParseLevel(string(cfg.Consistency)); err != nil {
+		return nil, err
+	}
 	a := &API{
 		cfg:           cfg,
 		logger:        cfg.Logger,

@@ -38,7 +38,7 @@
 //
 // # Known faults of the libraries
 //
-// Each workaround stands beside the code that it protects and names the issue: transport.go (raft#695),
-// node_raft.go (raft#612), transfer.go (raft#696), logstore_heal.go (raft-wal's sealed tail), logstore_guard.go
+// Each workaround stands beside the code that it protects and names the issue: transport.go (raft#695, raft#612),
+// node_lead.go (raft#696), readindex.go (VerifyLeader), logstore_heal.go (raft-wal's sealed tail), logstore_guard.go
 // (raft#503, #614), gossip_join.go (memberlist#222).
 package cluster

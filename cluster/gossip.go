@@ -48,11 +48,12 @@ type gossip struct {
 	closeOnce sync.Once
 	closeErr  error
 
-	mu    sync.Mutex        // protects the following; memberlist holds its own lock when it calls us
-	alive map[string]member // by id
-	seen  map[string]string // id -> last gossip address, also of those that are gone
-	sent  string            // meta that memberlist has
-	moved time.Time         // when another node last held this node's id for one at another address
+	mu      sync.Mutex           // protects the following; memberlist holds its own lock when it calls us
+	alive   map[string]member    // by id
+	seen    map[string]string    // id -> last gossip address, also of those that are gone
+	sent    string               // meta that memberlist has
+	adopted map[string]time.Time // members believed to have moved, see adopt
+	moved   time.Time            // when another node last held this node's id for one at another address
 
 	written map[string]string // what seenFile holds; of keepMeta's goroutine
 }
@@ -60,7 +61,7 @@ type gossip struct {
 func startGossip(n *Node) (*gossip, error) {
 	g := &gossip{
 		node: n, logger: n.logger, metrics: n.metrics, conflicts: make(chan conflict, 8),
-		alive: make(map[string]member),
+		alive: make(map[string]member), adopted: make(map[string]time.Time),
 	}
 	g.loadSeen()
 	host, port, err := splitAddress(n.cfg.GossipListenAddress, 0)

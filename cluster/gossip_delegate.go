@@ -4,13 +4,11 @@
 package cluster
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
-	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -67,7 +65,9 @@ func (d *gossipDelegate) NotifyUpdate(node *memberlist.Node) { d.put(node) }
 func (d *gossipDelegate) NotifyLeave(node *memberlist.Node) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.alive, node.Name)
+	if d.alive[node.Name].GossipAddress == gossipAddress(node) { // else it lives on elsewhere, see adopt
+		delete(d.alive, node.Name)
+	}
 }
 
 func (d *gossipDelegate) put(node *memberlist.Node) {
@@ -77,83 +77,19 @@ func (d *gossipDelegate) put(node *memberlist.Node) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	delete(d.adopted, m.ID)
 	d.alive[m.ID] = m
 	d.seen[m.ID] = m.GossipAddress
 }
 
 func decodeMember(node *memberlist.Node) (member, error) {
-	m := member{ID: node.Name, GossipAddress: net.JoinHostPort(node.Addr.String(), strconv.Itoa(int(node.Port)))}
+	m := member{ID: node.Name, GossipAddress: gossipAddress(node)}
 	if err := json.Unmarshal(node.Meta, &m.memberMeta); err != nil || m.RaftAddress == "" {
 		return member{}, errors.New("not a member of this kind of cluster")
 	}
 	return m, nil
 }
 
-// conflict is one node id under two addresses.
-type conflict struct {
-	id   string
-	raft [2]string // the one known before, the other
-}
-
-// NotifyConflict implements memberlist.ConflictDelegate. memberlist keeps the one known before; the other gets in when
-// that one is dead.
-func (d *gossipDelegate) NotifyConflict(existing, other *memberlist.Node) {
-	a, errA := decodeMember(existing)
-	b, errB := decodeMember(other)
-	if errA != nil || errB != nil {
-		return
-	}
-	if a.ID == d.node.id {
-		d.mu.Lock()
-		d.moved = time.Now()
-		d.mu.Unlock()
-	}
-	select {
-	case d.conflicts <- conflict{a.ID, [2]string{a.RaftAddress, b.RaftAddress}}:
-	default: // there will be more of the same
-	}
-}
-
-// whoami is the answer to rpcWhoami.
-type whoami struct {
-	ID       string `json:"id"`
-	Instance string `json:"instance"`
-}
-
-func (n *Node) handleWhoami(context.Context, []byte) ([]byte, error) {
-	return jsonReply(whoami{n.id, n.instance})
-}
-
-// watchConflicts tells a node that came back under a new address before its death was noticed (harmless) from two
-// live nodes with one id (a mistake that Raft cannot survive: they would share a vote), by asking both addresses.
-func (g *gossip) watchConflicts(ctx context.Context) {
-	for {
-		var c conflict
-		select {
-		case <-ctx.Done():
-			return
-		case c = <-g.conflicts:
-		}
-		if !g.bothAlive(ctx, c) {
-			continue
-		}
-		g.metrics.idConflicts.Inc()
-		if g.limit.allow("conflict " + c.id) {
-			g.logger.Error("Two live nodes have the same id; stop one of them and give it a data directory and an id of its own",
-				"id", c.id, "address", c.raft[0], "refused", c.raft[1])
-		}
-	}
-}
-
-func (g *gossip) bothAlive(ctx context.Context, c conflict) bool {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	var who [2]whoami
-	for i, addr := range c.raft {
-		b, err := g.node.client.callAddress(ctx, addr, "*", rpcWhoami, nil)
-		if err != nil || json.Unmarshal(b, &who[i]) != nil || who[i].ID != c.id {
-			return false
-		}
-	}
-	return who[0].Instance != who[1].Instance
+func gossipAddress(node *memberlist.Node) string {
+	return net.JoinHostPort(node.Addr.String(), strconv.Itoa(int(node.Port)))
 }

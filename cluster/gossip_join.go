@@ -57,6 +57,7 @@ func (g *gossip) hasMoved() bool {
 func (g *gossip) keepMeta(ctx context.Context) {
 	tick(ctx, metaEvery, func() {
 		g.keepSeen()
+		g.dropAdopted()
 		b := encodeMeta(g.node.meta(), 512)
 		g.mu.Lock()
 		same := g.sent == string(b)

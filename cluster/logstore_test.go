@@ -344,3 +344,19 @@ func TestBatcherSharesOnlyLaterRounds(t *testing.T) {
 	_, err := b.do(t.Context())
 	require.ErrorIs(t, err, ErrStopped)
 }
+
+func TestTransferWatchdog(t *testing.T) {
+	fatal := make(chan error, 2)
+	n := &Node{cfg: Config{Logger: discard, OnFatal: func(err error) { fatal <- err }}, metrics: testMetrics()}
+	var since time.Time
+	n.checkStuck(&since, raft.ErrLeadershipTransferInProgress)
+	require.False(t, since.IsZero())
+	n.checkStuck(&since, nil)
+	require.True(t, since.IsZero(), "it has ended")
+	since = time.Now().Add(-transferStuck / 2)
+	n.checkStuck(&since, raft.ErrLeadershipTransferInProgress)
+	require.Empty(t, fatal)
+	since = time.Now().Add(-transferStuck - time.Second)
+	n.checkStuck(&since, raft.ErrLeadershipTransferInProgress)
+	require.ErrorContains(t, <-fatal, "raft#696")
+}

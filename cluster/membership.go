@@ -37,9 +37,8 @@ func (n *Node) keepMembers(ctx context.Context) {
 
 // reconcile makes at most one change; the next one follows in a second.
 func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
-	f := n.raft.GetConfiguration()
 	known := make(map[string]raft.Server)
-	for _, s := range f.Configuration().Servers {
+	for _, s := range n.servers() {
 		known[string(s.ID)] = s
 	}
 	ours := n.clusterID()
@@ -48,18 +47,18 @@ func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
 		switch {
 		case !ok && m.mayJoin(ours):
 			n.logger.Info("Adding a node as non-voter", "id", m.ID, "address", m.RaftAddress)
-			return n.change(ctx, n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddress), f.Index(), changeTimeout))
+			return n.change(ctx, n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddress), 0, changeTimeout))
 		case ok && string(s.Address) != m.RaftAddress:
 			n.logger.Info("A node has a new address", "id", m.ID, "old", s.Address, "new", m.RaftAddress)
 			add := n.raft.AddVoter
 			if s.Suffrage != raft.Voter {
 				add = n.raft.AddNonvoter
 			}
-			return n.change(ctx, add(s.ID, raft.ServerAddress(m.RaftAddress), f.Index(), changeTimeout))
+			return n.change(ctx, add(s.ID, raft.ServerAddress(m.RaftAddress), 0, changeTimeout))
 		case ok && s.Suffrage != raft.Voter && n.caughtUp(ctx, m.ID, good):
 			delete(good, m.ID)
 			n.logger.Info("A node has caught up and becomes a voter", "id", m.ID)
-			return n.change(ctx, n.raft.AddVoter(s.ID, s.Address, f.Index(), changeTimeout))
+			return n.change(ctx, n.raft.AddVoter(s.ID, s.Address, 0, changeTimeout))
 		}
 	}
 	return nil

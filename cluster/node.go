@@ -47,6 +47,8 @@ type Node struct {
 	stopped      chan struct{} // closed when proposals are refused
 	dead         chan struct{} // closed when Raft has ended: its futures may never answer
 	fatalOnce    sync.Once
+	raftOnce     sync.Once
+	raftEnd      raft.Future // set by raftOnce
 	stopOnce     sync.Once
 	stopErr      error
 	promise      promise

@@ -137,7 +137,7 @@ func (n *Node) watchFSM(ctx context.Context) {
 	case <-n.fsm.Failed():
 	}
 	n.logger.Error("The state machine has stopped; this node takes no part any more", "err", n.fsm.Err())
-	n.raft.Shutdown()
+	n.endRaft()
 }
 
 // abort releases what a failed Start has opened.
@@ -145,7 +145,7 @@ func (n *Node) abort() {
 	n.stopLoops()
 	n.persistStop()
 	if n.raft != nil {
-		_ = n.raft.Shutdown().Error()
+		_ = n.endRaft().Error()
 	}
 	close(n.dead)
 	if n.gossip != nil {

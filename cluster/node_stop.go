@@ -68,8 +68,15 @@ func (n *Node) stopRaft(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopRaft)
 	defer cancel()
 	defer close(n.dead)
-	if err := n.await(ctx, n.raft.Shutdown()); err != nil {
+	if err := n.await(ctx, n.endRaft()); err != nil {
 		return fmt.Errorf("raft did not stop: %w", err)
 	}
 	return nil
+}
+
+// endRaft begins the end of Raft, once. Every call returns the same future: Raft's own second Shutdown answers before
+// the first one is done.
+func (n *Node) endRaft() raft.Future {
+	n.raftOnce.Do(func() { n.raftEnd = n.raft.Shutdown() })
+	return n.raftEnd
 }

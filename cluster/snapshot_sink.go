@@ -99,6 +99,9 @@ func (k *snapshotSink) finish() error {
 	if err != nil {
 		return err
 	}
+	if len(files) == 0 {
+		return errors.New("snapshot without files")
+	}
 	if k.pipe == nil {
 		k.meta.Files = files
 	} else if len(files) != len(k.meta.Files) {

@@ -4,8 +4,12 @@
 package fsm
 
 import (
+	"math"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/deucaliondb/deucalion/storage"
 )
 
 type metrics struct {
@@ -31,7 +35,13 @@ func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
 	}
 	gauge("applied_index", "Log index up to which entries are applied.", func() float64 { return float64(f.applied.index.Load()) })
 	gauge("series", "Series in the replicated series table.", func() float64 { return float64(f.table.Load().n.Load()) })
-	gauge("max_time_seconds", "Largest timestamp accepted.", func() float64 { return float64(f.maxT.Load()) / 1000 })
+	gauge("max_time_seconds", "Largest timestamp accepted; NaN before the first sample.", func() float64 {
+		t := f.maxT.Load()
+		if t == storage.NoTime {
+			return math.NaN()
+		}
+		return float64(t) / 1000
+	})
 	gauge("failed", "1 if a broken invariant stopped this node from applying the log.", func() float64 {
 		if f.Err() != nil {
 			return 1

@@ -11,6 +11,7 @@ import (
 
 	remoteapi "github.com/prometheus/client_golang/exp/api/remote"
 
+	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
 )
 
@@ -65,7 +66,7 @@ func (h *Handler) fail(w http.ResponseWriter, msg remoteapi.WriteMessageType, er
 	case errors.Is(err, ErrBusy):
 		h.unavailable(w, msg, err)
 		return
-	case errors.Is(err, ErrTooLarge), errors.As(err, &tooLarge):
+	case errors.Is(err, ErrTooLarge), errors.Is(err, cluster.ErrTooLarge), errors.As(err, &tooLarge):
 		code = http.StatusRequestEntityTooLarge
 	}
 	h.metrics.malformed.Inc()
@@ -76,6 +77,10 @@ func (h *Handler) fail(w http.ResponseWriter, msg remoteapi.WriteMessageType, er
 // unavailable answers a request that is not known to be committed. The sender must retry it, which is harmless if it
 // was committed after all: the same samples again have no effect.
 func (h *Handler) unavailable(w http.ResponseWriter, msg remoteapi.WriteMessageType, err error) {
+	if errors.Is(err, cluster.ErrTooLarge) { // would fail for ever
+		h.fail(w, msg, err)
+		return
+	}
 	h.metrics.unavailable.Inc()
 	h.cfg.Logger.Debug("Remote write not committed", "err", err)
 	written(w, msg, fsm.Outcome{})

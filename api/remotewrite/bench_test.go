@@ -5,8 +5,10 @@ package remotewrite_test
 
 import (
 	"testing"
+	"time"
 	"unsafe"
 
+	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -73,4 +75,30 @@ func BenchmarkUnmarshalV1(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/2000, "ns/sample")
+}
+
+// BenchmarkHandler is a whole request but for HTTP and Raft: snappy, decoding, the batch, the entry, its apply.
+func BenchmarkHandler(b *testing.B) {
+	r := newReceiver(b, nil)
+	req := requestV1(2000, 1, 0)
+	t := now.UnixMilli()
+	next := func() []byte {
+		t += 1
+		for i := range req.Timeseries {
+			req.Timeseries[i].Samples[0].Timestamp = t
+		}
+		return snappy.Encode(nil, marshal(b, req))
+	}
+	require.Equal(b, 204, r.post(next()).code)
+	b.ReportAllocs()
+	var spent time.Duration
+	for b.Loop() {
+		body := next()
+		begin := time.Now()
+		if a := r.post(body); a.code != 204 {
+			b.Fatal(a.text)
+		}
+		spent += time.Since(begin)
+	}
+	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N)/2000, "ns/sample")
 }

@@ -59,7 +59,7 @@ func checkLabels(key []byte) error {
 
 // invalid returns why a label set cannot name a series, "" if it can.
 func invalid(ls labels.Labels) string {
-	if !ls.Has(labels.MetricName) || !ls.IsValid(model.UTF8Validation) {
+	if !ls.Has(model.MetricNameLabel) || !ls.IsValid(model.UTF8Validation) {
 		return "invalid metric name or labels, got " + brief(ls)
 	}
 	if name, ok := ls.HasDuplicateLabelNames(); ok {
@@ -87,7 +87,7 @@ func nameInKey(key []byte) string {
 	c := cursor{rest: key}
 	for c.next() {
 		name, value, err := label(c.raw)
-		if err == nil && string(name) == labels.MetricName {
+		if err == nil && string(name) == model.MetricNameLabel {
 			return string(value[:min(len(value), maxDetail)])
 		}
 	}

@@ -50,7 +50,7 @@ type oracle struct {
 }
 
 func (o *oracle) enter(ls labels.Labels) bool {
-	if _, dup := ls.HasDuplicateLabelNames(); dup || !ls.Has(labels.MetricName) || !ls.IsValid(model.UTF8Validation) {
+	if _, dup := ls.HasDuplicateLabelNames(); dup || !ls.Has(model.MetricNameLabel) || !ls.IsValid(model.UTF8Validation) {
 		return false
 	}
 	o.recorder.current = ls.WithoutEmpty()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/deucaliondb/deucalion/fsm"
@@ -89,6 +90,6 @@ func brief(ls labels.Labels) string {
 	if ls.ByteSize() <= maxDetail {
 		return ls.String()
 	}
-	name := ls.Get(labels.MetricName)
+	name := ls.Get(model.MetricNameLabel)
 	return fmt.Sprintf("{__name__=%q, ...}", name[:min(len(name), maxDetail)])
 }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -171,7 +171,7 @@ func (d *decoder) checkRefs(refs []uint32) error {
 // metricName returns the reference to the value of the name label among d.refs.
 func (d *decoder) metricName() (ref uint32, ok bool) {
 	for i := 0; i < len(d.refs); i += 2 {
-		if string(d.symbols[d.refs[i]]) == labels.MetricName {
+		if string(d.symbols[d.refs[i]]) == model.MetricNameLabel {
 			return d.refs[i+1], true
 		}
 	}

@@ -56,8 +56,8 @@ func loadConfig(path string, logger *slog.Logger) (*configuration, error) {
 	return c, nil
 }
 
-// section is a part of a YAML file.
-type section map[string]any
+// section is a part of a YAML file. With keys of type any, the YAML library makes the parts in it sections too.
+type section map[any]any
 
 // refuseUnsupported fails if the file asks for something that this version does not do. A section that is there and
 // empty asks for nothing.
@@ -85,8 +85,8 @@ func (s section) refuseUnsupported() error {
 func (s section) allow(prefix string, keys ...string) error {
 	var unknown []string
 	for key, value := range s {
-		if !slices.Contains(keys, key) && !empty(value) {
-			unknown = append(unknown, key)
+		if name := fmt.Sprint(key); !slices.Contains(keys, name) && !empty(value) {
+			unknown = append(unknown, name)
 		}
 	}
 	if len(unknown) == 0 {

@@ -63,10 +63,12 @@ func (b *logBuffer) String() string {
 // launch runs the program on loopback ports of the system's choice.
 func launch(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
-	args = append([]string{
-		"--storage.tsdb.path=" + dir, "--web.listen-address=127.0.0.1:0",
-		"--cluster.listen-address=127.0.0.1:0", "--cluster.gossip-listen-address=127.0.0.1:0",
-	}, args...)
+	args = append(args, "--storage.tsdb.path="+dir)
+	for _, name := range []string{"--web.listen-address=", "--cluster.listen-address=", "--cluster.gossip-listen-address="} {
+		if !strings.Contains(strings.Join(args, " "), name) {
+			args = append(args, name+"127.0.0.1:0")
+		}
+	}
 	p := &process{cmd: exec.Command(os.Args[0], args...), log: &logBuffer{}, done: make(chan error, 1)}
 	p.cmd.Env = append(os.Environ(), asProgram+"=1", "GOGC=")
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
@@ -171,6 +173,21 @@ func TestKillKeepsTheData(t *testing.T) {
 	require.Contains(t, text, `"43"`)
 }
 
+// TestSecondSignal holds the first graceful stop up with a request that does not end.
+func TestSecondSignal(t *testing.T) {
+	p := launch(t, t.TempDir())
+	res, err := http.Get(p.ready(t) + "/api/v1/notifications/live")
+	require.NoError(t, err)
+	defer res.Body.Close()
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	require.Eventually(t, func() bool { return strings.Contains(p.log.String(), "stopping gracefully") }, 10*time.Second, 10*time.Millisecond)
+	begin := time.Now()
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGINT))
+	require.Equal(t, 1, p.exitCode(t))
+	require.Less(t, time.Since(begin), drainTimeout/2)
+	require.Contains(t, p.log.String(), "second signal (interrupt)")
+}
+
 func TestSecondProcessIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	base := launch(t, dir).ready(t)
@@ -263,8 +280,6 @@ func TestThreeNodes(t *testing.T) {
 	}
 	for _, p := range nodes {
 		require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
-	}
-	for _, p := range nodes {
 		require.Equal(t, 0, p.exitCode(t), p.log)
 	}
 }

@@ -78,10 +78,10 @@ func (a *Account) Close(samples int) ([]Cost, error) {
 // FormatCosts writes costs as a table.
 func FormatCosts(costs []Cost) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-14s %14s %10s %10s %12s %12s %12s\n",
+	fmt.Fprintf(&b, "%-28s %14s %10s %10s %12s %12s %12s\n",
 		"", "CPU-s/M smpl", "RSS MiB", "peak MiB", "disk MiB", "length MiB", "disk B/smpl")
 	for _, c := range costs {
-		fmt.Fprintf(&b, "%-14s %14.3f %10.1f %10.1f %12.1f %12.1f %12.2f\n", c.Name, c.CPUPerMillion,
+		fmt.Fprintf(&b, "%-28s %14.3f %10.1f %10.1f %12.1f %12.1f %12.2f\n", c.Name, c.CPUPerMillion,
 			MiB(c.RSS), MiB(c.Peak), MiB(c.Disk.Allocated), MiB(c.Disk.Apparent), c.DiskPerSample)
 	}
 	return b.String()

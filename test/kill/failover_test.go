@@ -35,7 +35,7 @@ func TestFailover(t *testing.T) {
 	})
 	defer w.Stop()
 	f := &faults{t: t, cluster: c, ledger: l}
-	for range 3 {
+	for range number(t, "DEUCALION_FAILOVERS", 3) {
 		f.progress(200)
 		leader := harness.Leader(t, c)
 		require.NoError(t, leader.Kill())

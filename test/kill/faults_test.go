@@ -114,7 +114,7 @@ func (f *faults) kill(what string, nodes ...*local.Server) string {
 func (f *faults) freeze(leader *local.Server) string {
 	f.t.Helper()
 	require.NoError(f.t, leader.Pause())
-	f.progress(20)
+	f.progress(8)
 	require.NoError(f.t, leader.Resume())
 	harness.Start(f.t, f.cluster)
 	return "froze the leader (" + leader.Name + ")"

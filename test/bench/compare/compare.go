@@ -48,8 +48,9 @@ const (
 
 // row is the cost of one process in one run.
 type row struct {
-	round int
-	role  string
+	round    int
+	scenario string
+	role     string
 	bench.Cost
 }
 

@@ -33,18 +33,19 @@ func printCosts(w io.Writer, runs []*run) {
 	var rows []row
 	stock := map[int]float64{} // CPU of the stock Prometheus by round
 	for _, r := range runs {
-		rows = append(rows, r.rows...)
 		for _, x := range r.rows {
+			x.scenario = r.scenario
+			rows = append(rows, x)
 			if x.role == stockReceives {
 				stock[r.round] = x.CPUPerMillion
 			}
 		}
 	}
-	names, byRole := group(rows, func(r row) string { return r.role })
-	fmt.Fprintf(w, "\n%-28s %24s %24s %16s %12s\n", "process", "CPU-s per M samples", "ratio to stock", "peak RSS MiB", "disk B/smpl")
+	names, byRole := group(rows, func(r row) string { return r.scenario + ": " + r.role })
+	fmt.Fprintf(w, "\n%-50s %24s %24s %16s %12s\n", "process", "CPU-s per M samples", "ratio to stock", "peak RSS MiB", "disk B/smpl")
 	for _, name := range names {
 		rs := byRole[name]
-		fmt.Fprintf(w, "%-28s %24s %24s %16.0f %12.2f\n", name,
+		fmt.Fprintf(w, "%-50s %24s %24s %16.0f %12.2f\n", name,
 			spread(values(rs, func(r row) float64 { return r.CPUPerMillion }), "%.3f"),
 			spread(values(rs, func(r row) float64 { return r.CPUPerMillion / stock[r.round] }), "%.3f"),
 			median(values(rs, func(r row) float64 { return bench.MiB(r.Peak) })),

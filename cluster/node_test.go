@@ -1,0 +1,177 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/cluster"
+)
+
+func TestSingleNodeIsReadyAtOnce(t *testing.T) {
+	start := time.Now()
+	n := startNode(t, cluster.Config{})
+	n.waitReady()
+	require.Less(t, time.Since(start), time.Second)
+	n.writeMany(0, 50)
+	require.NotEmpty(t, n.ClusterID())
+	id := n.ID()
+	n.stop()
+
+	start = time.Now()
+	n.start()
+	n.waitReady()
+	require.Less(t, time.Since(start), time.Second)
+	require.Equal(t, id, n.ID(), "the id is kept")
+	require.Equal(t, 50, n.count())
+
+	n.writeMany(50, 60)
+	n.crash()
+	n.start()
+	n.waitReady()
+	require.Equal(t, 60, n.count(), "the log is replayed before the node is ready")
+}
+
+func TestThreeNodes(t *testing.T) {
+	nodes := startCluster(t, nil)
+	for i, n := range nodes {
+		n.mustWrite(i)
+	}
+	for i, n := range nodes {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		index, err := n.ReadIndex(ctx)
+		require.NoError(t, err)
+		require.NoError(t, n.fsm.Wait(ctx, index))
+		require.Equal(t, 3, n.count(), "node %d", i)
+		require.NoError(t, n.AwaitAll(ctx, index, ""))
+		err = n.AwaitAll(ctx, index, "no such task")
+		for _, m := range nodes {
+			require.ErrorContains(t, err, "node "+m.ID())
+		}
+		require.Equal(t, nodes[0].ClusterID(), n.ClusterID())
+		require.Less(t, n.Staleness(), 5*time.Second)
+
+		all := n.Nodes(ctx)
+		require.Len(t, all, 3)
+		leaders := 0
+		for _, s := range all {
+			require.True(t, s.Alive && s.Voter, "%+v", s)
+			require.NotZero(t, s.AppliedIndex)
+			require.Equal(t, "v1", s.Version)
+			if s.Role == cluster.RoleLeader {
+				leaders++
+			}
+		}
+		require.Equal(t, 1, leaders)
+		cancel()
+	}
+	nodes[0].StopServing()
+	require.ErrorIs(t, nodes[0].Ready(), cluster.ErrStopped)
+}
+
+// Reads on every node see what was acknowledged before on any.
+func TestReadIndexSeesEarlierWrites(t *testing.T) {
+	nodes := startCluster(t, nil)
+	for i := range 60 {
+		nodes[i%3].mustWrite(i)
+		r := nodes[(i+1)%3]
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		index, err := r.ReadIndex(ctx)
+		require.NoError(t, err)
+		require.NoError(t, r.fsm.Wait(ctx, index))
+		require.Equal(t, i+1, r.count())
+		cancel()
+	}
+}
+
+func TestLeaderLost(t *testing.T) {
+	nodes := startCluster(t, nil)
+	leader, rest := leaderOf(t, nodes)
+	leader.writeMany(0, 20)
+	leader.crash()
+	start := time.Now()
+	rest[0].mustWrite(20)
+	require.Less(t, time.Since(start), 3*time.Second)
+	index := rest[1].mustWrite(21)
+	require.NoError(t, rest[0].AwaitAll(t.Context(), index, ""), "a dead node is not waited for")
+
+	// The old leader comes back, under other ports, with everything.
+	leader.start()
+	leader.waitReady()
+	leader.waitCount(22)
+	leader.mustWrite(22)
+
+	// Without a majority a write ends in ErrNoLeader, in time.
+	a, others := leaderOf(t, nodes)
+	for _, n := range others {
+		n.crash()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_, err := a.write(ctx, 23)
+	require.ErrorIs(t, err, cluster.ErrNoLeader)
+	_, err = a.ReadIndex(ctx)
+	require.ErrorIs(t, err, cluster.ErrNoLeader)
+	require.Eventually(t, func() bool { return a.Staleness() > time.Second }, 5*time.Second, 10*time.Millisecond)
+}
+
+// A graceful stop of the leader costs the others' clients nothing but a retry.
+func TestLeaderStopsGracefully(t *testing.T) {
+	nodes := startCluster(t, nil)
+	leader, rest := leaderOf(t, nodes)
+	var wg sync.WaitGroup
+	wg.Go(leader.stop)
+	for i := range 40 {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		_, err := rest[i%2].write(ctx, i)
+		cancel()
+		require.NoError(t, err)
+	}
+	wg.Wait()
+	_, err := leader.write(context.Background(), 99)
+	require.ErrorIs(t, err, cluster.ErrStopped)
+	leader.start()
+	leader.waitReady()
+	leader.waitCount(40)
+}
+
+// All nodes come back at once with new addresses; each knows only one stale peer address and one good one.
+func TestAllNodesWithNewAddresses(t *testing.T) {
+	nodes := startCluster(t, nil)
+	nodes[0].writeMany(0, 30)
+	for _, n := range nodes {
+		n.crash()
+	}
+	for i, n := range nodes {
+		n.cfg.Peers = []string{"127.0.0.1:1"}
+		if i > 0 {
+			n.cfg.Peers = append(n.cfg.Peers, nodes[0].GossipAddress())
+		}
+		n.start()
+	}
+	for i, n := range nodes {
+		n.waitReady()
+		n.waitCount(30 + i)
+		n.mustWrite(30 + i)
+		n.waitCount(30 + i + 1)
+	}
+}
+
+func TestTransferLeadership(t *testing.T) {
+	nodes := startCluster(t, nil)
+	leader, rest := leaderOf(t, nodes)
+	require.Error(t, rest[0].TransferLeadership(t.Context()))
+	require.NoError(t, leader.TransferLeadership(t.Context()))
+	id, _ := leader.Leader()
+	require.NotEqual(t, leader.ID(), id)
+	for i, n := range nodes {
+		n.mustWrite(i)
+	}
+	leader.waitReady()
+}
