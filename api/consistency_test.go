@@ -23,6 +23,10 @@ func TestConsistency(t *testing.T) {
 	unknown := solo.State{Staleness: math.MaxInt64}
 	noLeader := solo.State{Staleness: math.MaxInt64, ReadIndexErr: cluster.ErrNoLeader, NoLeader: true}
 	const q = "/api/v1/query?query=a"
+	instances := map[api.Level]*instance{
+		"":        newInstance(t, nil),
+		api.Local: newInstance(t, func(c *api.Config) { c.Consistency = api.Local }),
+	}
 	for name, tc := range map[string]struct {
 		state  solo.State
 		level  api.Level
@@ -50,11 +54,8 @@ func TestConsistency(t *testing.T) {
 		"index garbage":               {solo.State{}, "", q, []string{"X-Deucalion-Min-Index", "-1"}, 400, `invalid X-Deucalion-Min-Index "-1"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			i := newInstance(t, func(c *api.Config) {
-				if tc.level != "" {
-					c.Consistency = tc.level
-				}
-			})
+			i := instances[tc.level]
+			i.Set(solo.State{})
 			require.Equal(t, 200, i.get("/api/v1/query?query=1").code)
 			i.Set(tc.state)
 			a := i.get(tc.target, tc.header...)

@@ -69,6 +69,9 @@ func (b *addressBook) lookup(id string) string {
 		if m, ok := g.member(id); ok && m.RaftAddress != "" {
 			return m.RaftAddress
 		}
+		if a := g.lastRaftAddress(id); a != "" {
+			return a
+		}
 	}
 	if r := b.raft.Load(); r != nil {
 		for _, s := range r.GetConfiguration().Configuration().Servers {

@@ -44,18 +44,19 @@ type gossip struct {
 	metrics   *metrics
 	limit     logLimiter
 	list      *memberlist.Memberlist
+	addr      string
 	conflicts chan conflict
 	closeOnce sync.Once
 	closeErr  error
 
 	mu      sync.Mutex           // protects the following; memberlist holds its own lock when it calls us
 	alive   map[string]member    // by id
-	seen    map[string]string    // id -> last gossip address, also of those that are gone
+	seen    map[string]seenAt    // by id: where it was last, also of those that are gone
 	sent    string               // meta that memberlist has
 	adopted map[string]time.Time // members believed to have moved, see adopt
 	moved   time.Time            // when another node last held this node's id for one at another address
 
-	written map[string]string // what seenFile holds; of keepMeta's goroutine
+	written map[string]seenAt // what seenFile holds; of keepMeta's goroutine
 }
 
 func startGossip(n *Node) (*gossip, error) {
@@ -88,6 +89,7 @@ func startGossip(n *Node) (*gossip, error) {
 	if g.list, err = memberlist.Create(c); err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
+	g.addr = g.list.LocalNode().Address() // memberlist changes that node later, without a lock that we could take
 	return g, nil
 }
 
@@ -136,7 +138,7 @@ func splitAddress(addr string, def int) (string, int, error) {
 }
 
 // address is where others can join this node.
-func (g *gossip) address() string { return g.list.LocalNode().Address() }
+func (g *gossip) address() string { return g.addr }
 
 // members returns the live ones, this node included, by id.
 func (g *gossip) members() []member {
@@ -155,6 +157,13 @@ func (g *gossip) member(id string) (member, bool) {
 	defer g.mu.Unlock()
 	m, ok := g.alive[id]
 	return m, ok
+}
+
+// lastRaftAddress is where node id was when it was last seen, perhaps by an earlier process; "" if never.
+func (g *gossip) lastRaftAddress(id string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.seen[id].Raft
 }
 
 // close tells the others that this node leaves, for at most leave, and ends gossip.

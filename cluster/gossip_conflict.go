@@ -100,7 +100,7 @@ func (g *gossip) adopt(m member) {
 		return
 	}
 	g.logger.Info("A node has come back under a new address", "id", m.ID, "old", g.alive[m.ID].RaftAddress, "new", m.RaftAddress)
-	g.alive[m.ID], g.seen[m.ID], g.adopted[m.ID] = m, m.GossipAddress, time.Now()
+	g.alive[m.ID], g.seen[m.ID], g.adopted[m.ID] = m, seenAt{m.GossipAddress, m.RaftAddress}, time.Now()
 }
 
 // dropAdopted forgets those that memberlist never let in.

@@ -79,7 +79,7 @@ func (d *gossipDelegate) put(node *memberlist.Node) {
 	defer d.mu.Unlock()
 	delete(d.adopted, m.ID)
 	d.alive[m.ID] = m
-	d.seen[m.ID] = m.GossipAddress
+	d.seen[m.ID] = seenAt{m.GossipAddress, m.RaftAddress}
 }
 
 func decodeMember(node *memberlist.Node) (member, error) {

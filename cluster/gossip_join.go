@@ -84,7 +84,7 @@ func (g *gossip) missing(ctx context.Context) []string {
 	g.mu.Lock()
 	for _, s := range servers {
 		if a, ok := g.seen[string(s.ID)]; ok {
-			want[a] = true
+			want[a.Gossip] = true
 		}
 	}
 	moved := time.Since(g.moved) < movedTime

@@ -15,6 +15,12 @@ import (
 // without a peer flag (the first one of a cluster often has none) finds the others by it; they cannot find it.
 const seenFile = "seen.json"
 
+// seenAt are the addresses of one node.
+type seenAt struct {
+	Gossip string `json:"gossip"`
+	Raft   string `json:"raft"`
+}
+
 // loadSeen is best effort: the file only adds places to look.
 func (g *gossip) loadSeen() {
 	b, err := os.ReadFile(g.seenPath())
@@ -25,13 +31,13 @@ func (g *gossip) loadSeen() {
 		g.logger.Warn("Cannot read where the other nodes were", "file", g.seenPath(), "err", err)
 	}
 	if g.seen == nil {
-		g.seen = make(map[string]string)
+		g.seen = make(map[string]seenAt)
 	}
 }
 
 // keepSeen writes the file when it has changed. Called by one goroutine.
 func (g *gossip) keepSeen() {
-	members := make(map[string]string)
+	members := make(map[string]seenAt)
 	servers := g.node.servers()
 	g.mu.Lock()
 	for _, s := range servers {

@@ -20,8 +20,12 @@ const (
 )
 
 // keepMembers is the leader's reconciliation of the Raft configuration with gossip: new members become non-voters,
-// those that have caught up become voters, changed addresses are written down. It never removes anybody: a member
-// that is silent may be back in a minute, with its vote.
+// those that have caught up become voters. It never removes anybody: a member that is silent may be back in a minute,
+// with its vote.
+//
+// Changed addresses are not written into the configuration. Nobody needs them there: every node looks addresses up in
+// gossip, then in what it noted itself (gossip_seen.go), and only then in the configuration. And raft v1.7.3 has a
+// data race there: startStopReplication replaces a follower's Server while updateLastAppended reads it unlocked.
 func (n *Node) keepMembers(ctx context.Context) {
 	good := make(map[string]int) // id -> checks passed in a row
 	tick(ctx, membersEvery, func() {
@@ -48,13 +52,6 @@ func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
 		case !ok && m.mayJoin(ours):
 			n.logger.Info("Adding a node as non-voter", "id", m.ID, "address", m.RaftAddress)
 			return n.change(ctx, n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddress), 0, changeTimeout))
-		case ok && string(s.Address) != m.RaftAddress:
-			n.logger.Info("A node has a new address", "id", m.ID, "old", s.Address, "new", m.RaftAddress)
-			add := n.raft.AddVoter
-			if s.Suffrage != raft.Voter {
-				add = n.raft.AddNonvoter
-			}
-			return n.change(ctx, add(s.ID, raft.ServerAddress(m.RaftAddress), 0, changeTimeout))
 		case ok && s.Suffrage != raft.Voter && n.caughtUp(ctx, m.ID, good):
 			delete(good, m.ID)
 			n.logger.Info("A node has caught up and becomes a voter", "id", m.ID)

@@ -104,6 +104,9 @@ func (n *Node) Nodes(ctx context.Context) []NodeStatus {
 
 func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 	st := NodeStatus{ID: string(s.ID), RaftAddress: string(s.Address), Voter: s.Suffrage == raft.Voter}
+	if a := n.gossip.lastRaftAddress(st.ID); a != "" {
+		st.RaftAddress = a
+	}
 	if m, ok := n.gossip.member(st.ID); ok {
 		st.Alive, st.RaftAddress = true, m.RaftAddress
 		st.GossipAddress, st.HTTPAddress, st.Version = m.GossipAddress, m.HTTPAddress, m.Version

@@ -154,7 +154,9 @@ func (e *appendEntry) decode(p []byte) error {
 		case tag == metaSection:
 			e.metadata, err = decodeMetadata(rec, e.metadata)
 		case tag == seriesSection:
-			e.series, err = dec.Series(rec, e.series)
+			if err = checkRecord(rec, record.Series); err == nil {
+				e.series, err = dec.Series(rec, e.series)
+			}
 		case tag > freshSections:
 			err = e.fresh.decode(tag-freshSections, rec, &dec)
 		case tag > knownSections:
@@ -169,7 +171,23 @@ func (e *appendEntry) decode(p []byte) error {
 	return nil
 }
 
+// recordTypes are the types of record that encode makes.
+var recordTypes = [...]record.Type{
+	secFloats:                record.Samples,
+	secHistograms:            record.HistogramSamples,
+	secFloatHistograms:       record.FloatHistogramSamples,
+	secCustomHistograms:      record.CustomBucketsHistogramSamples,
+	secCustomFloatHistograms: record.CustomBucketsFloatHistogramSamples,
+	secExemplars:             record.Exemplars,
+}
+
 func (s *samples) decode(sec section, rec []byte, dec *record.Decoder) (err error) {
+	if int(sec) >= len(recordTypes) {
+		return errUnknownSection
+	}
+	if err := checkRecord(rec, recordTypes[sec]); err != nil {
+		return err
+	}
 	switch sec {
 	case secFloats:
 		s.floats, err = dec.Samples(rec, s.floats)
@@ -183,8 +201,6 @@ func (s *samples) decode(sec section, rec []byte, dec *record.Decoder) (err erro
 		s.customFloatHists, err = dec.FloatHistogramSamples(rec, s.customFloatHists)
 	case secExemplars:
 		s.exemplars, err = dec.Exemplars(rec, s.exemplars)
-	default:
-		err = errUnknownSection
 	}
 	return err
 }

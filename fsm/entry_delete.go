@@ -6,7 +6,6 @@ package fsm
 import (
 	"encoding/binary"
 	"fmt"
-	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/encoding"
@@ -68,8 +67,18 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// str reads a string of its own: the decoder's shares the entry's memory.
-func str(d *encoding.Decbuf) string { return strings.Clone(d.UvarintStr()) }
+// str reads a string of its own: the decoder's shares the entry's memory, and
+// panics on a length of 2^63 or more.
+func str(d *encoding.Decbuf) string {
+	n := d.Uvarint64()
+	if n > uint64(d.Len()) {
+		d.E = encoding.ErrInvalidSize
+		return ""
+	}
+	s := string(d.B[:n])
+	d.B = d.B[n:]
+	return s
+}
 
 // done reports a decoding error, or bytes that are left.
 func done(d *encoding.Decbuf) error {

@@ -66,7 +66,7 @@ func goldenSamples(first uint64) samples {
 		PositiveSpans: []histogram.Span{{Offset: 4, Length: 2}}, PositiveBuckets: []float64{1.5, 3},
 	}
 	ch := &histogram.Histogram{
-		Schema: histogram.CustomBucketsSchema, Count: 5, Sum: 7,
+		Schema: histogram.CustomBucketsSchema, Count: 4, Sum: 7,
 		PositiveSpans: []histogram.Span{{Offset: 0, Length: 3}}, PositiveBuckets: []int64{1, 1, -1}, CustomValues: []float64{0.1, 1, 10},
 	}
 	cfh := &histogram.FloatHistogram{

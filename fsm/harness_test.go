@@ -49,9 +49,9 @@ type raftLog struct {
 	mu      sync.Mutex
 	entries [][]byte
 	reads   int
-	onRead  func()                  // runs in ReadIndex, before the answer
-	refuse  error                   // of Propose, instead of doing it
-	before  func(n int, e []byte)   // runs before the n-th entry is applied; mu is held
+	onRead  func()                   // runs in ReadIndex, before the answer
+	refuse  error                    // of Propose, instead of doing it
+	before  func(n int, e []byte)    // runs before the n-th entry is applied; mu is held
 	seen    func(e []byte, r Result) // runs after an entry is applied; mu is held
 }
 
