@@ -101,7 +101,7 @@ func TestBatchRetry(t *testing.T) {
 		b.Float(base+1, math.NaN())
 		b.Series(nil, name("h"))
 		b.Histogram(base, tsdbutil.GenerateTestHistogram(3))
-		b.FloatHistogram(base+1, tsdbutil.GenerateTestCustomBucketsFloatHistogram(3))
+		b.FloatHistogram(base+3, tsdbutil.GenerateTestCustomBucketsFloatHistogram(3))
 	}
 	first := commit(t, f, l, fill)
 	require.Equal(t, 2, first.Floats)
@@ -178,8 +178,8 @@ func TestBatchDuplicatesInRequest(t *testing.T) {
 				b.Float(base, 1)
 				b.Float(base, 2)
 				b.Histogram(base, tsdbutil.GenerateTestHistogram(1))
-				b.FloatHistogram(base+1, tsdbutil.GenerateTestFloatHistogram(1))
-				b.FloatHistogram(base+1, tsdbutil.GenerateTestFloatHistogram(2))
+				b.FloatHistogram(base+3, tsdbutil.GenerateTestFloatHistogram(1))
+				b.FloatHistogram(base+3, tsdbutil.GenerateTestFloatHistogram(2))
 			}
 		})
 		require.Equal(t, 6, out.Floats, "accepted ones, retries within the request included")

@@ -5,8 +5,10 @@ package fsm
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
@@ -24,12 +26,12 @@ func TestRetryWhileADeleteIsApplied(t *testing.T) {
 		l.catchUp(follower)
 		erased := follower.erased.Load()
 		l.apply(t, EncodeDelete(Delete{ID: x.String(), Selectors: [][]*labels.Matcher{equals(labels.MetricName, x.Get(labels.MetricName))}, Mint: base, Maxt: base}))
-		setWindow(t, l, 1e9)
+		setWindow(t, l, time.Hour)
 		var wg sync.WaitGroup
 		wg.Go(func() { l.catchUp(follower) })
 		b := follower.NewBatch()
-		for i := 0; follower.erased.Load() == erased && i < 20_000; i++ { // usually within the delete
-			_ = i
+		for end := time.Now().Add(deadline); follower.erased.Load() == erased && time.Now().Before(end); {
+			runtime.Gosched() // until the applier is at the delete
 		}
 		b.Series(nil, x)
 		b.Float(base, 1)
