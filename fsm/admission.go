@@ -24,7 +24,11 @@ func horizon(maxT, cutoff int64, window time.Duration) int64 {
 	if maxT == storage.NoTime {
 		return cutoff
 	}
-	return max(cutoff, maxT-max(window.Milliseconds(), minHorizon))
+	behind := max(window.Milliseconds(), minHorizon)
+	if maxT < storage.NoTime+behind { // the difference would wrap round
+		return cutoff
+	}
+	return max(cutoff, maxT-behind)
 }
 
 // admit decides on one sample of a series (DESIGN.md section 3):

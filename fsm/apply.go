@@ -64,7 +64,8 @@ func (f *FSM) applyDelete(p []byte) error {
 	if d.ID != "" && !f.requests.add(d.ID) {
 		return nil // a retry after a lost answer
 	}
-	f.erased.Add(1)
+	// Only then: who reads the count and finds a sample after, finds it deleted.
+	defer f.erased.Add(1)
 	return f.store.Delete(d.Mint, d.Maxt, d.Selectors...)
 }
 
@@ -73,8 +74,8 @@ func (f *FSM) applyCutoff(p []byte) error {
 	if err != nil {
 		return err
 	}
-	f.erased.Add(1)
 	f.store.SetCutoff(t)
+	f.erased.Add(1)
 	f.updateFloor()
 	// An admitted sample is at or above the floor, so it is newer than anything in
 	// the series dropped here: their ids and newest timestamps decide nothing any

@@ -169,6 +169,9 @@ func (a *appending) sample(s *series, x storage.Sample) error {
 }
 
 func (a *appending) freshSample(n *freshSeries, x storage.Sample) error {
+	if n.s == nil {
+		n.s = a.f.table.Load().byLabels(n.labels) // the entry may name it twice
+	}
 	if n.s != nil {
 		return a.sample(n.s, x)
 	}

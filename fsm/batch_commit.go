@@ -51,7 +51,11 @@ func (b *Batch) Commit(ctx context.Context, p Proposer) (Outcome, error) {
 	if err := b.settleDoubtful(ctx, p); err != nil {
 		return Outcome{}, err
 	}
-	work := b.entry.split(b)
+	e := &b.entry
+	if b.ambiguous() {
+		e = e.relabel(b.labelsByID())
+	}
+	work := e.split(b)
 	for round := 0; len(work) > 0; round++ {
 		if round == maxUnknown {
 			return Outcome{}, errUnknownIDs
@@ -83,6 +87,17 @@ func (b *Batch) Commit(ctx context.Context, p Proposer) (Outcome, error) {
 	}
 	b.rememberKeys()
 	return b.out, nil
+}
+
+// ambiguous tells whether the series table changed while the batch was filled,
+// so that it may name one series by its id and by its labels.
+func (b *Batch) ambiguous() bool {
+	if len(b.known) == 0 || len(b.entry.series) == 0 {
+		return false
+	}
+	t := b.f.table.Load()
+	return slices.ContainsFunc(b.known, func(s *series) bool { return s.dropped.Load() }) ||
+		slices.ContainsFunc(b.entry.series, func(s record.RefSeries) bool { return t.byLabels(s.Labels) != nil })
 }
 
 // settleDoubtful confirms the verdicts that this node's state gave. If samples
@@ -170,13 +185,18 @@ func (b *Batch) rememberKeys() {
 // their labels. All ids of a batch are in names.
 func (e *appendEntry) relabel(names map[uint64]labels.Labels) *appendEntry {
 	out := &appendEntry{series: slices.Clone(e.series), fresh: e.fresh, metadata: e.metadata}
-	at := map[chunks.HeadSeriesRef]chunks.HeadSeriesRef{}
+	at := make(map[string]chunks.HeadSeriesRef, len(out.series))
+	for i, s := range out.series {
+		at[string(s.Labels.Bytes(nil))] = chunks.HeadSeriesRef(i)
+	}
 	ref := func(id chunks.HeadSeriesRef) chunks.HeadSeriesRef {
-		r, ok := at[id]
+		ls := names[uint64(id)]
+		key := string(ls.Bytes(nil))
+		r, ok := at[key]
 		if !ok {
 			r = chunks.HeadSeriesRef(len(out.series))
-			at[id] = r
-			out.series = append(out.series, record.RefSeries{Ref: r, Labels: names[uint64(id)]})
+			at[key] = r
+			out.series = append(out.series, record.RefSeries{Ref: r, Labels: ls})
 		}
 		return r
 	}

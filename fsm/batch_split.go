@@ -6,6 +6,7 @@ package fsm
 import (
 	"cmp"
 	"slices"
+	"sync"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunks"
@@ -18,8 +19,9 @@ import (
 // series at one time; the first stays), and cuts entries of a bounded size, each
 // with all samples of its series.
 func (e *appendEntry) split(b *Batch) []*appendEntry {
+	names := sync.OnceValue(b.labelsByID) // of many series, and rarely needed
 	e.known.normalise(func(ref chunks.HeadSeriesRef, x storage.Sample, again bool) {
-		b.dropped(b.labelsByID()[uint64(ref)], x, again)
+		b.dropped(names()[uint64(ref)], x, again)
 	})
 	e.fresh.normalise(func(ref chunks.HeadSeriesRef, x storage.Sample, again bool) {
 		b.dropped(e.series[ref].Labels, x, again)

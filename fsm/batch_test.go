@@ -188,7 +188,7 @@ func TestBatchDuplicatesInRequest(t *testing.T) {
 		require.Len(t, out.First, 6)
 		require.Contains(t, dump(t, f), `{__name__="`+series+`"}:`)
 	}
-	require.Equal(t, "0=1", floatsOf(t, f, name("fresh")), "the first wins; after it comes a histogram")
+	require.Equal(t, "0=1 2=5", floatsOf(t, f, name("fresh")), "the first wins")
 }
 
 // A series that becomes known while the batch is filled is one series all the

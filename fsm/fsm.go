@@ -50,8 +50,9 @@ type FSM struct {
 	exemplars   *exemplars
 	metadata    *metadataMap
 
-	// erased counts entries that remove samples. A proposer that finds it
-	// unchanged knows that what it saw before is still there.
+	// erased counts entries that have removed samples. A proposer that finds it
+	// unchanged after waiting for an index knows that what it saw before is still
+	// there at that index.
 	erased atomic.Uint64
 
 	entry appendEntry // decoding buffer, the applier's own
