@@ -64,7 +64,7 @@ func (f *FSM) applyDelete(p []byte) error {
 	if d.ID != "" && !f.requests.add(d.ID) {
 		return nil // a retry after a lost answer
 	}
-	// Only then: who reads the count and finds a sample after, finds it deleted.
+	// Counted afterwards: who has read the new count must not find the samples.
 	defer f.erased.Add(1)
 	return f.store.Delete(d.Mint, d.Maxt, d.Selectors...)
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -67,7 +68,7 @@ func TestBatchCutBySamples(t *testing.T) {
 		return func(b *Batch) {
 			for k := range each {
 				for i := range series { // a series' samples lie far apart
-					b.Series(nil, labels.FromStrings(labels.MetricName, "m", "i", fmt.Sprint(i)))
+					b.Series(nil, labels.FromStrings(model.MetricNameLabel, "m", "i", fmt.Sprint(i)))
 					ts := base + shift + int64(each-k)
 					switch i % 10 {
 					case 7:
@@ -107,7 +108,7 @@ func TestBatchCutBySeries(t *testing.T) {
 	n := l.len()
 	out := commit(t, f, l, func(b *Batch) {
 		for i := range series {
-			b.Series(nil, labels.FromStrings(labels.MetricName, "m", "i", fmt.Sprint(i)))
+			b.Series(nil, labels.FromStrings(model.MetricNameLabel, "m", "i", fmt.Sprint(i)))
 			b.Float(base, float64(i))
 		}
 	})
@@ -144,7 +145,7 @@ func TestBatchManyDuplicatesOfKnownSeries(t *testing.T) {
 		return func(b *Batch) {
 			for range times {
 				for i := range series {
-					b.Series(nil, labels.FromStrings(labels.MetricName, "m", "i", fmt.Sprint(i)))
+					b.Series(nil, labels.FromStrings(model.MetricNameLabel, "m", "i", fmt.Sprint(i)))
 					b.Float(ts, 1)
 				}
 			}
@@ -173,7 +174,7 @@ func TestBatchManyDuplicatesOfKnownSeries(t *testing.T) {
 
 func TestSeriesByKey(t *testing.T) {
 	f, l := alone(t)
-	x := labels.FromStrings(labels.MetricName, "x", "a", "b")
+	x := labels.FromStrings(model.MetricNameLabel, "x", "a", "b")
 	key := seriesKey(x)
 	b := f.NewBatch()
 	require.False(t, b.SeriesByKey(key))
@@ -247,7 +248,7 @@ func TestBatchConcurrent(t *testing.T) {
 					}
 				}
 				if i%10 == 9 {
-					l.apply(t, EncodeDelete(Delete{ID: fmt.Sprint(w, i), Selectors: [][]*labels.Matcher{equals(labels.MetricName, "other")}, Maxt: base}))
+					l.apply(t, EncodeDelete(Delete{ID: fmt.Sprint(w, i), Selectors: [][]*labels.Matcher{equals(model.MetricNameLabel, "other")}, Maxt: base}))
 				}
 			}
 		})

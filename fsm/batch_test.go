@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -79,7 +80,7 @@ func TestBatchVerdictsOfTheLog(t *testing.T) {
 		b.Float(base+200_000, 4)
 		b.Float(base+200_000-1, 4)
 		b.Float(base+99_999, 5) // the horizon is at 100 s
-		b.Series(nil, labels.FromStrings(labels.MetricName, "z"))
+		b.Series(nil, labels.FromStrings(model.MetricNameLabel, "z"))
 		b.Float(base, 5)
 		b.Series(nil, name("y"))
 		b.Float(base+3_700_000, 2) // retry
@@ -144,7 +145,7 @@ func TestBatchRetryAfterDelete(t *testing.T) {
 			put(t, f, l, name("x"), base, 1)
 			put(t, f, l, name("x"), base+7_200_000, 1)
 			l.catchUp(b)
-			erase := EncodeDelete(Delete{ID: "d", Selectors: [][]*labels.Matcher{equals(labels.MetricName, "x")}, Mint: base, Maxt: base})
+			erase := EncodeDelete(Delete{ID: "d", Selectors: [][]*labels.Matcher{equals(model.MetricNameLabel, "x")}, Mint: base, Maxt: base})
 			want := "0=1 7200000=1"
 			if kind == "cutoff" {
 				erase, want = EncodeCutoff(base+1), "7200000=1"
@@ -288,7 +289,7 @@ func TestBatchLabels(t *testing.T) {
 	twice.Add("a", "1")
 	twice.Add("a", "2")
 	out := commit(t, f, l, func(b *Batch) {
-		b.Series(nil, labels.FromStrings(labels.MetricName, "x", "empty", ""))
+		b.Series(nil, labels.FromStrings(model.MetricNameLabel, "x", "empty", ""))
 		require.Equal(t, name("x"), b.Labels())
 		b.Float(base, 1)
 		for _, ls := range []labels.Labels{unsorted.Labels(), twice.Labels(), labels.EmptyLabels(), labels.FromStrings("empty", "")} {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 )
@@ -25,7 +26,7 @@ func TestRetryWhileADeleteIsApplied(t *testing.T) {
 		put(t, leader, l, x, base, 1)
 		l.catchUp(follower)
 		erased := follower.erased.Load()
-		l.apply(t, EncodeDelete(Delete{ID: x.String(), Selectors: [][]*labels.Matcher{equals(labels.MetricName, x.Get(labels.MetricName))}, Mint: base, Maxt: base}))
+		l.apply(t, EncodeDelete(Delete{ID: x.String(), Selectors: [][]*labels.Matcher{equals(model.MetricNameLabel, x.Get(model.MetricNameLabel))}, Mint: base, Maxt: base}))
 		setWindow(t, l, time.Hour)
 		var wg sync.WaitGroup
 		wg.Go(func() { l.catchUp(follower) })

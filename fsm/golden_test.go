@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
@@ -92,7 +93,7 @@ func goldenSamples(first uint64) samples {
 func goldenAppend() *appendEntry {
 	e := &appendEntry{known: goldenSamples(1), fresh: goldenSamples(0)}
 	for i := range 6 {
-		e.series = append(e.series, refSeries(i, labels.FromStrings(labels.MetricName, "new", "n", string(rune('a'+i)), "ünicode", "π")))
+		e.series = append(e.series, refSeries(i, labels.FromStrings(model.MetricNameLabel, "new", "n", string(rune('a'+i)), "ünicode", "π")))
 	}
 	e.metadata = []familyMetadata{{"new", metadata.Metadata{Type: "counter", Unit: "seconds", Help: "Help, with ü."}}, {"other", metadata.Metadata{}}}
 	return e
@@ -102,7 +103,7 @@ func goldenFresh() *appendEntry {
 	e := goldenAppend()
 	e.known = samples{}
 	for i := range e.series {
-		e.series[i].Labels = labels.FromStrings(labels.MetricName, "old", "n", string(rune('a'+i)))
+		e.series[i].Labels = labels.FromStrings(model.MetricNameLabel, "old", "n", string(rune('a'+i)))
 	}
 	return e
 }

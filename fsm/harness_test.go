@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -91,11 +92,17 @@ func (l *raftLog) ReadIndex(context.Context) (uint64, error) {
 	return n, nil
 }
 
-// apply appends an entry that must be accepted.
-func (l *raftLog) apply(t testing.TB, entry []byte) Result {
+func (l *raftLog) propose(t testing.TB, entry []byte) Result {
 	t.Helper()
 	r, err := l.Propose(t.Context(), entry)
 	require.NoError(t, err)
+	return r
+}
+
+// apply appends an entry that must be accepted.
+func (l *raftLog) apply(t testing.TB, entry []byte) Result {
+	t.Helper()
+	r := l.propose(t, entry)
 	require.Empty(t, r.Err)
 	return r
 }
@@ -138,7 +145,7 @@ func put(t testing.TB, f *FSM, l *raftLog, ls labels.Labels, ts int64, v float64
 	})
 }
 
-func name(s string) labels.Labels { return labels.FromStrings(labels.MetricName, s) }
+func name(s string) labels.Labels { return labels.FromStrings(model.MetricNameLabel, s) }
 
 func equals(name, value string) []*labels.Matcher {
 	return []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, name, value)}
@@ -173,7 +180,7 @@ func floatsOf(t testing.TB, f *FSM, ls labels.Labels) string {
 	qr, err := f.Querier(math.MinInt64, math.MaxInt64)
 	require.NoError(t, err)
 	defer qr.Close()
-	ss := qr.Select(t.Context(), true, nil, equals(labels.MetricName, ls.Get(labels.MetricName))...)
+	ss := qr.Select(t.Context(), true, nil, equals(model.MetricNameLabel, ls.Get(model.MetricNameLabel))...)
 	var out []string
 	for ss.Next() {
 		if !labels.Equal(ss.At().Labels(), ls) {

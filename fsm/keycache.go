@@ -26,10 +26,10 @@ type keyCache struct {
 
 type keyShard struct {
 	// mu protects the following.
-	mu       sync.RWMutex
-	young    map[string]*series
-	old      map[string]*series
-	_padding [64]byte // shards are hot: keep each on cache lines of its own
+	mu    sync.RWMutex
+	young map[string]*series
+	old   map[string]*series
+	_     [64]byte // shards are hot: keep each on cache lines of its own
 }
 
 func newKeyCache() *keyCache { return &keyCache{seed: maphash.MakeSeed()} }

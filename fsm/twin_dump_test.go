@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -32,7 +33,7 @@ var dumps = []struct {
 	{"by chunks", dumpChunks},
 }
 
-var everything = labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+")
+var everything = labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".+")
 
 func dumpQueryable(w *twin, qa promstorage.Queryable, mint, maxt int64, seek bool) string {
 	q, err := qa.Querier(mint, maxt)

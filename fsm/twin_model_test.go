@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -52,7 +53,7 @@ type genSample struct {
 }
 
 func seriesLabels(i int) labels.Labels {
-	return labels.FromStrings(labels.MetricName, fmt.Sprintf("m%d", i%4), "g", fmt.Sprint(i%3), "i", fmt.Sprint(i))
+	return labels.FromStrings(model.MetricNameLabel, fmt.Sprintf("m%d", i%4), "g", fmt.Sprint(i%3), "i", fmt.Sprint(i))
 }
 
 func seriesNumber(ls labels.Labels) int {

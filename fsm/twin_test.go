@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -70,7 +71,6 @@ type twin struct {
 	replicas []*replica
 	log      [][]byte
 	now      int64
-	window   time.Duration
 	n        int // for names
 	previous []genSample
 }
@@ -274,7 +274,7 @@ func (w *twin) stepDelete() {
 	}
 	for range rapid.IntRange(1, 2).Draw(w.T, "selectors") {
 		d.Selectors = append(d.Selectors, []*labels.Matcher{
-			labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, fmt.Sprintf("m[%d%d]", rapid.IntRange(0, 3).Draw(w.T, "m"), rapid.IntRange(0, 3).Draw(w.T, "m"))),
+			labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, fmt.Sprintf("m[%d%d]", rapid.IntRange(0, 3).Draw(w.T, "m"), rapid.IntRange(0, 3).Draw(w.T, "m"))),
 			labels.MustNewMatcher(labels.MatchEqual, "g", fmt.Sprint(rapid.IntRange(0, 2).Draw(w.T, "g"))),
 		})
 	}

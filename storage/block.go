@@ -137,12 +137,3 @@ func (s *Store) CutoffForSize(limit int64) (cutoff int64, ok bool) {
 	}
 	return cutoff, ok
 }
-
-// blockIDs is used in log lines.
-func blockIDs(bs []*block) []string {
-	ids := make([]string, len(bs))
-	for i, b := range bs {
-		ids[i] = b.files.ULID.String()
-	}
-	return ids
-}

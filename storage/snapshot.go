@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
 )
@@ -166,7 +167,7 @@ func (p *Snapshot) export(ctx context.Context, b blockFiles, dst string, clean b
 func (p *Snapshot) expire(dir string) (dirty bool, err error) {
 	err = withBlock(dir, func(b *tsdb.Block) error {
 		if b.MinTime() < p.cutoff {
-			all := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".*")}
+			all := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".*")}
 			d := deletion{b.MinTime(), p.cutoff - 1, [][]*labels.Matcher{all}}
 			if err := d.apply(b); err != nil {
 				return err

@@ -1,0 +1,141 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fsm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+)
+
+func exemplarAt(ts int64, i int) exemplar.Exemplar {
+	return exemplar.Exemplar{Labels: labels.FromStrings("trace", fmt.Sprint(i)), Ts: ts, Value: 1}
+}
+
+func waitTask(t *testing.T, f *FSM, id string) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	err := f.WaitTask(ctx, id)
+	require.NoError(t, ctx.Err(), "task %s does not end", id)
+	return err
+}
+
+// deleted has one frozen memtable with a delete, so that a clean cannot end.
+func deleted(t *testing.T) (*FSM, *raftLog) {
+	f, l := alone(t)
+	put(t, f, l, name("x"), base, 1)
+	put(t, f, l, name("y"), base, 1)
+	l.apply(t, EncodeDelete(Delete{ID: "d", Selectors: [][]*labels.Matcher{equals(labels.MetricName, "x")}, Mint: 0, Maxt: base * 2}))
+	return f, l
+}
+
+func tombstones(f *FSM) (n uint64) {
+	for _, m := range f.BlockMetas() {
+		n += m.Stats.NumTombstones
+	}
+	return n
+}
+
+// A clean that is under way survives a restart from a snapshot.
+func TestPendingClean(t *testing.T) {
+	f, l := deleted(t)
+	l.apply(t, EncodeClean("c"))
+	dir := persist(t, f)
+	_, err := f.Storage().FlushOne()
+	require.NoError(t, err)
+	require.NoError(t, waitTask(t, f, "c"))
+	require.Zero(t, tombstones(f))
+
+	g := newFSM(t, dir)
+	require.NoError(t, waitTask(t, g, "c"))
+	require.Zero(t, tombstones(g))
+	require.Equal(t, dump(t, f), dump(t, g))
+
+	done := newFSM(t, persist(t, f))
+	require.ErrorIs(t, done.WaitTask(t.Context(), "c"), ErrUnknownTask, "a finished one is not carried on")
+}
+
+// A node that has finished a clean gets the snapshot of one that has not: it has
+// the deleted samples on disk again, and must clean again.
+func TestPendingCleanOfAnotherNode(t *testing.T) {
+	f, l := deleted(t)
+	g := newFSM(t, "")
+	l.apply(t, EncodeClean("c"))
+	dir := persist(t, f)
+	l.catchUp(g)
+	_, err := g.Storage().FlushOne()
+	require.NoError(t, err)
+	require.NoError(t, waitTask(t, g, "c"))
+	require.Zero(t, tombstones(g))
+	require.NoError(t, g.Restore(dir))
+	require.NoError(t, waitTask(t, g, "c"))
+	require.Zero(t, tombstones(g))
+	require.Equal(t, dump(t, f), dump(t, g))
+}
+
+func TestUserSnapshot(t *testing.T) {
+	f, l := deleted(t)
+	require.Contains(t, l.propose(t, EncodeUserSnapshot(UserSnapshot{"bad", "../x"})).Err, "snapshot name")
+	require.ErrorIs(t, f.WaitTask(t.Context(), "bad"), ErrUnknownTask)
+	for _, n := range []string{"", ".", "..", ".x", "a/b", "a.tmp", "-x"} {
+		require.False(t, validName(n), n)
+	}
+	require.Empty(t, l.propose(t, EncodeUserSnapshot(UserSnapshot{"s", "first"})).Err)
+	require.NoError(t, waitTask(t, f, "s"))
+	dir := filepath.Join(f.opts.Dir, "snapshots", "first")
+	before, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, before, 1)
+
+	put(t, f, l, name("y"), base+1, 2)
+	l.apply(t, EncodeUserSnapshot(UserSnapshot{"again", "first"})) // as in a replay of the log
+	require.NoError(t, waitTask(t, f, "again"))
+	after, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Equal(t, before[0].Name(), after[0].Name(), "one that is there is left alone")
+}
+
+// Tasks are bounded; those beyond fail and say so, here and in WaitTask alone.
+func TestTooManyTasks(t *testing.T) {
+	f, l := deleted(t) // nothing flushes, so no clean ends
+	for i := range maxRunningTasks + 1 {
+		l.apply(t, EncodeClean(fmt.Sprint("c", i)))
+	}
+	require.ErrorContains(t, waitTask(t, f, fmt.Sprint("c", maxRunningTasks)), "under way")
+	require.Equal(t, maxRunningTasks, f.tasks.running())
+	_, err := f.Storage().FlushOne()
+	require.NoError(t, err)
+	for i := range maxRunningTasks {
+		require.NoError(t, waitTask(t, f, fmt.Sprint("c", i)))
+	}
+	l.apply(t, EncodeClean("later"))
+	require.NoError(t, waitTask(t, f, "later"))
+	for i := range taskMemory + 10 {
+		l.apply(t, EncodeClean(fmt.Sprint("many", i)))
+		require.NoError(t, waitTask(t, f, fmt.Sprint("many", i)))
+	}
+	require.ErrorIs(t, f.WaitTask(t.Context(), "c0"), ErrUnknownTask)
+	require.LessOrEqual(t, len(f.tasks.known), taskMemory)
+}
+
+// Close ends tasks and waits that have no end.
+func TestCloseInterrupts(t *testing.T) {
+	f, l := deleted(t)
+	l.apply(t, EncodeClean("c"))
+	waits := make(chan error, 1)
+	go func() { waits <- f.Wait(t.Context(), 1000) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, f.WaitTask(ctx, "c"), context.Canceled)
+	require.NoError(t, f.Close())
+	require.ErrorIs(t, <-waits, ErrClosed)
+	require.Error(t, waitTask(t, f, "c"))
+}
