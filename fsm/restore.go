@@ -90,6 +90,7 @@ func (f *FSM) Restore(dir string) error {
 	f.metadata.merge(st.metadata)
 	f.updateFloor()
 	for _, id := range h.PendingCleans {
+		f.tasks.forget(id) // what this node did of it, it did to blocks that are gone
 		f.tasks.clean(id)
 	}
 	f.Publish(h.Index, h.Term)

@@ -184,14 +184,15 @@ func (t *table) copy() []seriesState {
 	return out
 }
 
-// each calls f with the labels of every series. Goroutine-safe; f must not call
-// back into the table.
-func (t *table) each(f func(labels.Labels)) {
+// all lists the labels of every series. Goroutine-safe; the labels are shared.
+func (t *table) all() []labels.Labels {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	out := make([]labels.Labels, 0, t.n.Load())
 	for _, s := range t.byHash {
 		for ; s != nil; s = s.next {
-			f(s.labels)
+			out = append(out, s.labels)
 		}
 	}
+	return out
 }

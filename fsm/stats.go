@@ -19,9 +19,8 @@ import (
 func (f *FSM) Stats(label string, limit int) (*tsdb.Stats, error) {
 	byValue, names, pairs := map[string]uint64{}, map[string]map[string]struct{}{}, map[string]uint64{}
 	bytes := map[string]uint64{}
-	n := uint64(0)
-	f.table.Load().each(func(ls labels.Labels) {
-		n++
+	series := f.table.Load().all()
+	for _, ls := range series {
 		ls.Range(func(l labels.Label) {
 			if l.Name == label {
 				byValue[l.Value]++
@@ -33,12 +32,12 @@ func (f *FSM) Stats(label string, limit int) (*tsdb.Stats, error) {
 			pairs[l.Name+"="+l.Value]++
 			bytes[l.Name] += uint64(len(l.Value))
 		})
-	})
+	}
 	values := make(map[string]uint64, len(names))
 	for name, vs := range names {
 		values[name] = uint64(len(vs))
 	}
-	s := &tsdb.Stats{NumSeries: n, MaxTime: f.maxT.Load(), IndexPostingStats: &index.PostingsStats{
+	s := &tsdb.Stats{NumSeries: uint64(len(series)), MaxTime: f.maxT.Load(), IndexPostingStats: &index.PostingsStats{
 		CardinalityMetricsStats: top(byValue, limit), CardinalityLabelStats: top(values, limit),
 		LabelValueStats: top(bytes, limit), LabelValuePairsStats: top(pairs, limit), NumLabelPairs: len(pairs),
 	}}

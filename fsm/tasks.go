@@ -95,6 +95,14 @@ func (t *tasks) forgetLocked() {
 	}
 }
 
+// forget makes start take id again.
+func (t *tasks) forget(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.known, id)
+	t.order = slices.DeleteFunc(t.order, func(x string) bool { return x == id })
+}
+
 func (t *tasks) wait() { t.wg.Wait() }
 
 func (t *tasks) running() int {

@@ -80,6 +80,17 @@ func (s *Store) dispose(b *block) {
 	if err := os.RemoveAll(b.Dir()); err != nil {
 		s.opts.Logger.Warn("Removing a replaced block", "block", b.Dir(), "err", err)
 	}
+	s.removeFormer(filepath.Dir(b.Dir()))
+}
+
+// removeFormer removes a directory of blocks if it is empty and no longer the
+// one where blocks are put.
+func (s *Store) removeFormer(dir string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if dir != s.blocksDir {
+		_ = os.Remove(dir)
+	}
 }
 
 func (s *Store) dropExpiredLocked() {

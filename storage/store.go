@@ -104,7 +104,7 @@ func (s *Store) Reset(dir string, from []BlockFiles, cutoff, maxT int64) error {
 		return undo(err)
 	}
 	s.mu.Lock()
-	mems := append(s.frozen, s.active)
+	mems, former := append(s.frozen, s.active), s.blocksDir
 	s.active, s.frozen, s.blocksDir = active, nil, blocksDir
 	s.replaceLocked(s.blocks, fresh)
 	for j := range s.jobs {
@@ -114,6 +114,7 @@ func (s *Store) Reset(dir string, from []BlockFiles, cutoff, maxT int64) error {
 	s.activeSince = maxT
 	s.drained.Broadcast()
 	s.mu.Unlock()
+	s.removeFormer(former) // if it had no blocks
 	for _, m := range mems {
 		if m != nil {
 			m.release()
