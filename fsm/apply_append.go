@@ -240,10 +240,17 @@ func storable(ls labels.Labels) bool {
 	return ok
 }
 
-// valid tells whether TSDB takes the histogram. It is a pure function of the
-// sample, so all nodes agree.
+// maxTimestamp bounds timestamps either way, in milliseconds: 17 million years.
+// Far beyond, TSDB's arithmetic wraps round and it refuses the sample, which
+// would stop every node.
+const maxTimestamp = int64(1) << 49
+
+// valid tells whether TSDB takes the timestamp and the histogram. It is a pure
+// function of the sample, so all nodes agree.
 func valid(x storage.Sample) bool {
 	switch {
+	case x.T < -maxTimestamp || x.T > maxTimestamp:
+		return false
 	case x.H != nil:
 		return x.H.Validate() == nil
 	case x.FH != nil:

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/stretchr/testify/require"
@@ -34,7 +35,7 @@ func fixedState(t testing.TB) (*FSM, *raftLog) {
 	require.NoError(t, err)
 	l.apply(t, EncodeDelete(Delete{ID: "d1", Selectors: [][]*labels.Matcher{equals("n", "b")}, Mint: base, Maxt: base + 100}))
 	l.apply(t, EncodeCutoff(base-1000))
-	put(t, f, l, labels.FromStrings(labels.MetricName, "old", "n", "b"), base+20_000, 4)
+	put(t, f, l, labels.FromStrings(model.MetricNameLabel, "old", "n", "b"), base+20_000, 4)
 	l.leader.Publish(uint64(l.len()), 3)
 	return f, l
 }
@@ -241,7 +242,7 @@ func TestSnapshotManySeries(t *testing.T) {
 	l.apply(t, EncodeSettings(Settings{MaxExemplars: 3 * stateBatch, OutOfOrderWindow: time.Hour}))
 	commit(t, f, l, func(b *Batch) {
 		for i := range 2*stateBatch + 3 {
-			b.Series(nil, labels.FromStrings(labels.MetricName, "m", "i", fmt.Sprint(i)))
+			b.Series(nil, labels.FromStrings(model.MetricNameLabel, "m", "i", fmt.Sprint(i)))
 			b.Float(base, float64(i))
 			b.Exemplar(exemplarAt(base, i))
 		}

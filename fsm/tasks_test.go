@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
@@ -33,7 +34,7 @@ func deleted(t *testing.T) (*FSM, *raftLog) {
 	f, l := alone(t)
 	put(t, f, l, name("x"), base, 1)
 	put(t, f, l, name("y"), base, 1)
-	l.apply(t, EncodeDelete(Delete{ID: "d", Selectors: [][]*labels.Matcher{equals(labels.MetricName, "x")}, Mint: 0, Maxt: base * 2}))
+	l.apply(t, EncodeDelete(Delete{ID: "d", Selectors: [][]*labels.Matcher{equals(model.MetricNameLabel, "x")}, Mint: 0, Maxt: base * 2}))
 	return f, l
 }
 

@@ -94,8 +94,11 @@ func (s *Store) FlushOne() (bool, error) {
 
 // writeRaw writes all samples of a frozen memtable into blocks below its own
 // directory, one a partition, once: the live tier and snapshots then link them,
-// each with its own deletes. The caller holds a reference.
+// each with its own deletes. The flusher and a snapshot may both ask for it. The
+// caller holds a reference.
 func (s *Store) writeRaw(m *memtable) error {
+	m.rawMu.Lock()
+	defer m.rawMu.Unlock()
 	select {
 	case <-m.flushed:
 		return nil

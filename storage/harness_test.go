@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -51,7 +52,7 @@ func manual(t testing.TB) *tester {
 }
 
 func series(name string) labels.Labels {
-	return labels.FromStrings(labels.MetricName, name, "job", "test")
+	return labels.FromStrings(model.MetricNameLabel, name, "job", "test")
 }
 
 // add appends one float sample and may freeze, as the state machine does.
@@ -110,7 +111,7 @@ func (x *tester) mergeAll() (n int) {
 }
 
 func named(pattern string) []*labels.Matcher {
-	return []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, pattern)}
+	return []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, pattern)}
 }
 
 func (x *tester) delete(pattern string, mint, maxt int64) {
@@ -132,7 +133,7 @@ func dump(t testing.TB, q promstorage.Querier) string {
 		}
 		require.NoError(t, it.Err())
 		if line != "" {
-			sb.WriteString(ss.At().Labels().Get(labels.MetricName) + ":" + line + "\n")
+			sb.WriteString(ss.At().Labels().Get(model.MetricNameLabel) + ":" + line + "\n")
 		}
 	}
 	require.NoError(t, ss.Err())

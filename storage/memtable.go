@@ -35,6 +35,8 @@ type memtable struct {
 	stones *tombstones.MemTombstones // replaced, never changed: readers keep theirs
 	dels   []deletion                // what stones was made of, in log order
 
+	// rawMu is held while raw is written.
+	rawMu sync.Mutex
 	// raw are the blocks that hold all samples of this memtable, none of dels
 	// applied; valid once flushed is closed.
 	flushed chan struct{}

@@ -91,7 +91,11 @@ func (p *Snapshot) persist(ctx context.Context, dst string, clean bool) ([]Block
 		all = append(all, blockFiles{filepath.Join(p.dir, f.ULID.String()), f})
 	}
 	for _, f := range p.mems {
-		if err := p.s.awaitRaw(ctx, f.m); err != nil {
+		if err := errors.Join(ctx.Err(), p.s.ctx.Err()); err != nil {
+			return nil, err
+		}
+		// Not left to the flusher: after a Reset it no longer knows the memtable.
+		if err := p.s.writeRaw(f.m); err != nil {
 			return nil, err
 		}
 		for _, r := range f.m.raw {
@@ -185,20 +189,4 @@ func withBlock(dir string, f func(*tsdb.Block) error) error {
 		return fmt.Errorf("open block %s: %w", dir, err)
 	}
 	return errors.Join(f(b), b.Close())
-}
-
-// awaitRaw waits until the flusher has written the memtable; without a flusher
-// it writes it here.
-func (s *Store) awaitRaw(ctx context.Context, m *memtable) error {
-	if s.opts.Manual {
-		return s.writeRaw(m)
-	}
-	select {
-	case <-m.flushed:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the flush of a memtable: %w", ctx.Err())
-	case <-s.ctx.Done():
-		return ErrClosed
-	}
 }

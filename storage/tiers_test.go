@@ -7,13 +7,11 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
@@ -71,7 +69,7 @@ func TestLookup(t *testing.T) {
 					require.Equal(t, 9.0, find("a", base+90_000))
 					require.Equal(t, 8.0, find("a", base-90_000))
 				}
-				_, found, err := x.Lookup(nil, labels.FromStrings(labels.MetricName, "a"), base)
+				_, found, err := x.Lookup(nil, labels.FromStrings(model.MetricNameLabel, "a"), base)
 				require.NoError(t, err)
 				require.False(t, found, "a part of the labels is not the series")
 
@@ -266,72 +264,4 @@ func TestPersistIsCancelled(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = snap.Persist(t.Context(), filepath.Join(t.TempDir(), "absent", "below"))
 	require.NoError(t, err, "directories are made")
-}
-
-// Freeze waits when too many memtables are unflushed, and goes on when one is.
-func TestBackpressure(t *testing.T) {
-	x := openStore(t, Options{FreezeSamples: 1, FreezeSpan: 1000 * time.Hour})
-	// A file where the flusher wants its directory: each flush fails.
-	x.mu.Lock()
-	good := x.blocksDir
-	x.blocksDir = filepath.Join(t.TempDir(), "file")
-	require.NoError(t, os.WriteFile(x.blocksDir, nil, 0o666))
-	x.mu.Unlock()
-	for i := range int64(maxFrozen) {
-		x.add("a", base+i*60_000, float64(i))
-	}
-	require.Equal(t, maxFrozen, x.frozenCount())
-	done := make(chan error, 1)
-	go func() { done <- x.tryAdd("a", base+int64(maxFrozen)*60_000, 1) }()
-	eventually(t, "a failed flush", func() bool { return testutil.ToFloat64(x.m.flushFailures) > 0 })
-	require.Empty(t, done, "the applier waits")
-	require.Equal(t, maxFrozen+1, strings.Count(x.all(), "="), "queries go on")
-	x.mu.Lock()
-	x.blocksDir = good
-	x.mu.Unlock()
-	select {
-	case err := <-done:
-		require.NoError(t, err)
-	case <-time.After(deadline):
-		t.Fatal("the applier waits for ever")
-	}
-	eventually(t, "all is flushed", func() bool { return x.frozenCount() == 0 })
-	require.Equal(t, maxFrozen+1, strings.Count(x.all(), "="))
-	require.Positive(t, testutil.ToFloat64(x.m.stallSeconds))
-}
-
-// Close ends a wait for the flusher.
-func TestCloseEndsBackpressure(t *testing.T) {
-	x := openStore(t, Options{FreezeSamples: 1, FreezeSpan: 1000 * time.Hour})
-	x.mu.Lock()
-	x.blocksDir = filepath.Join(t.TempDir(), "file")
-	require.NoError(t, os.WriteFile(x.blocksDir, nil, 0o666))
-	x.mu.Unlock()
-	for i := range int64(maxFrozen) {
-		x.add("a", base+i*60_000, float64(i))
-	}
-	done := make(chan error, 1)
-	go func() { done <- x.tryAdd("a", base+int64(maxFrozen)*60_000, 1) }()
-	eventually(t, "a failed flush", func() bool { return testutil.ToFloat64(x.m.flushFailures) > 0 })
-	require.NoError(t, x.Close())
-	require.ErrorIs(t, <-done, ErrClosed)
-}
-
-// Close at any moment of flushes, merges and cleans; goleak looks at the rest.
-func TestCloseWhileWorking(t *testing.T) {
-	for i := range 15 {
-		x := openStore(t, Options{FreezeSamples: 30})
-		for k := range int64(100 + 20*i) {
-			x.add("a", base+k*partition/10, 1)
-		}
-		x.delete("a", base, base+partition)
-		cleaned := make(chan error, 1)
-		go func() { cleaned <- x.Clean(t.Context()) }()
-		require.NoError(t, x.Close())
-		select {
-		case <-cleaned:
-		case <-time.After(deadline):
-			t.Fatal("Clean outlives Close")
-		}
-	}
 }
