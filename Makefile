@@ -19,6 +19,8 @@ LDFLAGS  := -s -w -X $(INFO).Version=$(VERSION) -X $(INFO).Revision=$(REVISION) 
 # Packages whose tests need no processes of their own; those below test/ do, and take turns on the machine,
 # for they measure times.
 UNIT := $(GO) list ./... | grep -v /deucalion/test/
+# The property tests make thousands of small files. Their disk need not survive anything.
+UNITTMP := $(shell [ -w /dev/shm ] && echo /dev/shm || echo /tmp)
 
 DEUCALION_KILL_LOOPS ?= 100
 DEUCALION_TWIN_RUNS  ?= 100
@@ -41,14 +43,14 @@ cluster: build ## three nodes on loopback, HTTP 9090 9092 9094, data and logs in
 	test/scripts/cluster.sh bin/deucalion .cluster
 
 test: ## all tests, with a short kill loop
-	$(GO) test -timeout 15m $$($(UNIT))
+	TMPDIR=$(UNITTMP) $(GO) test -timeout 15m $$($(UNIT))
 	$(GO) test -timeout 15m -p 1 ./test/...
 
 race: ## the tests of the packages under the race detector, shortened
-	$(GO) test -race -short -timeout 20m $$($(UNIT))
+	TMPDIR=$(UNITTMP) $(GO) test -race -short -timeout 20m $$($(UNIT))
 
 fuzz: ## every fuzz test for FUZZTIME (10s)
-	test/scripts/fuzz.sh $(FUZZTIME)
+	TMPDIR=$(UNITTMP) test/scripts/fuzz.sh $(FUZZTIME)
 
 # stdmethods wants every Seek to be that of io.Seeker; Prometheus's chunkenc.Iterator, which we implement, has another.
 lint: ## go vet, staticcheck, gofumpt
@@ -70,7 +72,7 @@ kill: ## the kill -9 loop, DEUCALION_KILL_LOOPS (100) faults; DEUCALION_RACE=1 f
 	DEUCALION_KILL_LOOPS=$(DEUCALION_KILL_LOOPS) $(GO) test -timeout 120m -count 1 -v -run '^TestKill$$' ./test/kill
 
 twin: ## the twin test of the state machine, DEUCALION_TWIN_RUNS (100) random logs
-	DEUCALION_TWIN_RUNS=$(DEUCALION_TWIN_RUNS) $(GO) test -timeout 120m -count 1 -v -run Twin ./fsm/...
+	TMPDIR=$(UNITTMP) DEUCALION_TWIN_RUNS=$(DEUCALION_TWIN_RUNS) DEUCALION_TWIN_ENTRIES=200 $(GO) test -timeout 120m -count 1 -v -run Twin ./fsm/...
 
 clean: ## remove what was built and the data of "make cluster" and "make run"
 	rm -rf bin data .cluster

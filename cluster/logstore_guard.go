@@ -34,8 +34,8 @@ type guard struct {
 	entries atomic.Int64
 	replay  atomic.Bool
 
-	mu      sync.Mutex           // protects the following
-	writes  map[uint64]writeInfo // in flight
+	mu      sync.Mutex            // protects the following
+	writes  map[uint64]*writeInfo // in flight
 	next    uint64
 	failed  error
 	closing bool
@@ -44,15 +44,17 @@ type guard struct {
 	done chan struct{}
 }
 
+// writeInfo is a write in flight. Its age is counted in rounds of the watchdog, not by the clock: a process that was
+// stopped, or a virtual machine that was moved, has waited for nobody.
 type writeInfo struct {
-	what  string
-	start time.Time
+	what   string
+	rounds int
 }
 
 func newGuard(log logStore, o storeOptions) *guard {
 	g := &guard{
 		log: log, timeout: o.writeTimeout, keepFrom: o.keepFrom, metrics: o.metrics, onFatal: o.onFatal,
-		writes: make(map[uint64]writeInfo), stop: make(chan struct{}), done: make(chan struct{}),
+		writes: make(map[uint64]*writeInfo), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	go g.watch()
 	return g
@@ -61,7 +63,8 @@ func newGuard(log logStore, o storeOptions) *guard {
 // watch looks for overdue writes.
 func (g *guard) watch() {
 	defer close(g.done)
-	t := time.NewTicker(max(g.timeout/10, time.Millisecond))
+	every := max(g.timeout/10, time.Millisecond)
+	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
 		select {
@@ -71,8 +74,9 @@ func (g *guard) watch() {
 		}
 		g.mu.Lock()
 		for _, w := range g.writes {
-			if age := time.Since(w.start); age > g.timeout {
-				g.failLocked(fmt.Errorf("raft %s has been hanging for %s", w.what, age.Round(time.Millisecond)))
+			w.rounds++
+			if age := time.Duration(w.rounds) * every; age > g.timeout {
+				g.failLocked(fmt.Errorf("raft %s has been hanging for %s", w.what, age))
 				break
 			}
 		}
@@ -99,7 +103,7 @@ func (g *guard) do(what string, write func() error) error {
 	}
 	id := g.next
 	g.next++
-	g.writes[id] = writeInfo{what, time.Now()}
+	g.writes[id] = &writeInfo{what: what}
 	g.mu.Unlock()
 
 	err := write()
