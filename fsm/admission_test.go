@@ -119,7 +119,6 @@ func TestSame(t *testing.T) {
 // One request may hold the histograms of a series and the float stale marker
 // that ends it. Positions, and so the decisions, go by section: floats first.
 func TestHistogramsBeforeAStaleMarkerInOneRequest(t *testing.T) {
-	t.Skip("known defect: without a window the histograms are refused as out of order")
 	f, l := alone(t)
 	out := commit(t, f, l, func(b *Batch) {
 		b.Series(nil, name("h"))

@@ -124,7 +124,8 @@ func (f *FSM) applyUserSnapshot(p []byte, r *Result) error {
 		r.Err = fmt.Sprintf("snapshot name %q: want letters, digits, dots, dashes and underscores", s.Name)
 		return nil
 	}
-	return f.tasks.userSnapshot(s)
+	f.tasks.userSnapshot(s)
+	return nil
 }
 
 // requestLog remembers the newest ids of a kind of request.

@@ -4,8 +4,10 @@
 package fsm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
@@ -20,7 +22,8 @@ type appending struct {
 	f     *FSM
 	app   storage.Appender
 	r     *Result
-	pos   uint32
+	n     uint32    // samples of the entry so far
+	pos   uint32    // position of the one that is being decided
 	known []*series // of the known samples, in the order of their sections
 	fresh []freshSeries
 }
@@ -54,7 +57,7 @@ func (f *FSM) applyAppend(p []byte, r *Result) error {
 	a.exemplars(e)
 	f.metadata.merge(e.metadata)
 	f.m.countRefused(r.Refused)
-	f.m.samples.Add(float64(int(a.pos) - len(r.Refused)))
+	f.m.samples.Add(float64(int(a.n) - len(r.Refused)))
 	return f.store.MaybeFreeze(f.maxT.Load())
 }
 
@@ -88,25 +91,82 @@ func (f *FSM) resolve(s *samples) (out []*series, ok bool) {
 	return out, ok
 }
 
+// undecided is a sample of an entry: of a series in the table, or of one that
+// the entry brings.
+type undecided struct {
+	pos   uint32
+	s     *series
+	fresh *freshSeries // if s is nil
+	x     storage.Sample
+}
+
+// run decides on all samples of the entry: in the order of their positions, or,
+// if floats and histograms are mixed, in the order of time. For a series may have
+// both, a histogram with its stale marker, say, and lists of their own would put
+// the marker first.
 func (a *appending) run(e *appendEntry) error {
-	at := 0
+	for _, s := range e.series {
+		a.fresh = append(a.fresh, freshSeries{labels: s.Labels, s: a.f.table.Load().byLabels(s.Labels), bad: !storable(s.Labels)})
+	}
+	next := a.decide
+	var all []undecided
+	if mixed := e.mixed(); mixed {
+		next = func(u undecided) error {
+			all = append(all, u)
+			return nil
+		}
+	}
 	err := each(&e.known, func(_ chunks.HeadSeriesRef, x storage.Sample) error {
-		s := a.known[at]
-		at++
-		return a.sample(s, x)
+		u := undecided{pos: a.n, s: a.known[a.n], x: x}
+		a.n++
+		return next(u)
 	})
 	if err != nil {
 		return err
 	}
-	for _, s := range e.series {
-		a.fresh = append(a.fresh, freshSeries{labels: s.Labels, s: a.f.table.Load().byLabels(s.Labels), bad: !storable(s.Labels)})
-	}
-	return each(&e.fresh, func(ref chunks.HeadSeriesRef, x storage.Sample) error {
+	err = each(&e.fresh, func(ref chunks.HeadSeriesRef, x storage.Sample) error {
 		if uint64(ref) >= uint64(len(a.fresh)) {
 			return fmt.Errorf("%w: sample of series %d, the entry brings %d", ErrFormat, ref, len(a.fresh))
 		}
-		return a.freshSample(&a.fresh[ref], x)
+		u := undecided{pos: a.n, fresh: &a.fresh[ref], x: x}
+		a.n++
+		return next(u)
 	})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(all, func(a, b undecided) int { return cmp.Compare(a.x.T, b.x.T) })
+	for _, u := range all {
+		if err := a.decide(u); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(a.r.Refused, func(a, b Refusal) int { return cmp.Compare(a.Pos, b.Pos) })
+	return nil
+}
+
+// mixed tells whether the entry has samples of more than one type.
+func (e *appendEntry) mixed() bool {
+	k, f := &e.known, &e.fresh
+	types := 0
+	for _, n := range []int{
+		len(k.floats) + len(f.floats),
+		len(k.histograms) + len(f.histograms) + len(k.customHistograms) + len(f.customHistograms),
+		len(k.floatHistograms) + len(f.floatHistograms) + len(k.customFloatHists) + len(f.customFloatHists),
+	} {
+		if n > 0 {
+			types++
+		}
+	}
+	return types > 1
+}
+
+func (a *appending) decide(u undecided) error {
+	a.pos = u.pos
+	if u.s != nil {
+		return a.sample(u.s, u.x)
+	}
+	return a.freshSample(u.fresh, u.x)
 }
 
 // each calls f for every sample, in the order of positions.
@@ -145,11 +205,10 @@ func each(s *samples, f func(chunks.HeadSeriesRef, storage.Sample) error) error 
 	return fhs(s.customFloatHists)
 }
 
-func (a *appending) refuse(r Reason) { a.r.Refused = append(a.r.Refused, Refusal{a.pos - 1, r}) }
+func (a *appending) refuse(r Reason) { a.r.Refused = append(a.r.Refused, Refusal{a.pos, r}) }
 
 // sample decides on a sample of a series in the table and stores it.
 func (a *appending) sample(s *series, x storage.Sample) error {
-	a.pos++
 	if !valid(x) {
 		a.refuse(Invalid)
 		return nil
@@ -175,7 +234,6 @@ func (a *appending) freshSample(n *freshSeries, x storage.Sample) error {
 	if n.s != nil {
 		return a.sample(n.s, x)
 	}
-	a.pos++
 	if n.bad || !valid(x) {
 		a.refuse(Invalid)
 		return nil

@@ -137,15 +137,16 @@ func (t *tasks) clean(id string) {
 // userSnapshot takes hold of the state now and writes it in the background. One
 // that is there already (the log is replayed) is left as it is: it has the same
 // content.
-func (t *tasks) userSnapshot(s UserSnapshot) error {
+func (t *tasks) userSnapshot(s UserSnapshot) {
 	dst := filepath.Join(t.f.opts.Dir, "snapshots", s.Name)
 	if _, err := os.Stat(dst); err == nil {
 		t.start(s.ID, false, func(context.Context) error { return nil })
-		return nil
+		return
 	}
 	snap, err := t.f.store.Snapshot()
-	if err != nil {
-		return err
+	if err != nil { // a full disk, say: nothing of the state is lost, only this snapshot is
+		t.start(s.ID, false, func(context.Context) error { return err })
+		return
 	}
 	if !t.start(s.ID, false, func(ctx context.Context) error {
 		defer snap.Release()
@@ -153,7 +154,6 @@ func (t *tasks) userSnapshot(s UserSnapshot) error {
 	}) {
 		snap.Release()
 	}
-	return nil
 }
 
 func writeUserSnapshot(ctx context.Context, snap *storage.Snapshot, dst string) error {

@@ -151,18 +151,33 @@ func (w *twin) addExtras(e *appendEntry) {
 
 // verdicts applies an append and returns what must be refused.
 func (m *twinModel) verdicts(e *appendEntry, series func(known bool, ref uint64) int) (out []Refusal) {
-	pos := uint32(0)
+	type pending struct {
+		pos    uint32
+		series int
+		x      storage.Sample
+	}
+	var all []pending
 	one := func(known bool) func(chunks.HeadSeriesRef, storage.Sample) error {
 		return func(ref chunks.HeadSeriesRef, x storage.Sample) error {
-			if r := m.sample(series(known, uint64(ref)), x); r != Accepted {
-				out = append(out, Refusal{pos, r})
-			}
-			pos++
+			all = append(all, pending{uint32(len(all)), series(known, uint64(ref)), x})
 			return nil
 		}
 	}
 	_ = each(&e.known, one(true))
 	_ = each(&e.fresh, one(false))
+	types := map[valueKind]bool{}
+	for _, p := range all {
+		types[kindOf(p.x)] = true
+	}
+	if len(types) > 1 { // decided in the order of time
+		slices.SortStableFunc(all, func(a, b pending) int { return int(a.x.T - b.x.T) })
+	}
+	for _, p := range all {
+		if r := m.sample(p.series, p.x); r != Accepted {
+			out = append(out, Refusal{p.pos, r})
+		}
+	}
+	slices.SortFunc(out, func(a, b Refusal) int { return int(a.Pos) - int(b.Pos) })
 	return out
 }
 

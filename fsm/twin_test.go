@@ -33,7 +33,12 @@ func TestTwin(t *testing.T) {
 		runs, entries = envInt("DEUCALION_TWIN_RUNS", 1), envInt("DEUCALION_TWIN_ENTRIES", 60)
 	}
 	require.NoError(t, setRapidChecks(runs))
-	rapid.Check(t, func(rt *rapid.T) { newTwin(rt, t).run(entries) })
+	run := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		newTwin(rt, t).run(entries)
+		run++
+		t.Logf("run %d of %d entries: all replicas equal", run, entries)
+	})
 }
 
 func envInt(name string, def int) int {

@@ -182,6 +182,7 @@ func (s *Store) installFlushed(m *memtable) error {
 		}
 		s.mu.Unlock()
 		closeAll(fresh) // the store was reset meanwhile, or a delete failed
+		s.removeFormer(dir)
 		return err
 	}
 }

@@ -25,8 +25,9 @@ func (s *Store) MaybeFreeze(maxT int64) error {
 	if waiting >= maxFrozen/2 && s.active.samples < s.opts.FreezeSamples {
 		return nil
 	}
+	err := s.Freeze()
 	s.activeSince = maxT
-	return s.Freeze()
+	return err
 }
 
 // Freeze makes the active memtable immutable and starts an empty one. It takes
@@ -52,6 +53,7 @@ func (s *Store) Freeze() error {
 	}
 	s.frozen = append(s.frozen, m)
 	s.active = next
+	s.activeSince = NoTime // the next MaybeFreeze knows
 	s.m.freezes.Inc()
 	s.m.freezeSeconds.Observe(time.Since(start).Seconds())
 	s.kick(s.kickFlush)

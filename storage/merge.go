@@ -111,6 +111,7 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 	if err != nil {
 		return err
 	}
+	defer s.removeFormer(dst) // a reset meanwhile found it in use
 	return s.installRewritten(j, old, made, dst)
 }
 

@@ -53,9 +53,9 @@ func planPartitions(spans []span, now int64) []ulid.ULID {
 }
 
 // planLevels merges complete windows into larger blocks. A block that came late
-// into a window that is merged already stays apart until hotRuns of them are
-// there, or together they are a tenth of the large block: merging it at once
-// would rewrite everything for a few samples.
+// into a window that is merged already stays apart until there are two of them,
+// or they are a tenth of the large block: merging each at once would rewrite
+// everything for a few samples.
 func planLevels(spans []span, now, maxSpan int64) []ulid.ULID {
 	for w := partition * levelFactor; w <= maxSpan; w *= levelFactor {
 		for start, group := range windows(spans, w) {
