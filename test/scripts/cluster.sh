@@ -2,7 +2,7 @@
 # Copyright The Deucalion Authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# cluster.sh BINARY DIR: three nodes on loopback until Ctrl-C, which stops them in order.
+# cluster.sh BINARY DIR: three nodes on loopback until Ctrl-C, which stops them; one that ends by itself is started again.
 # HTTP 9090 9092 9094, Raft 9190 9192 9194, gossip 9191 9193 9195. Data in DIR/n1 ..., logs in DIR/n1.log ...
 # DEUCALION_FLAGS holds flags for all nodes.
 set -euo pipefail
@@ -25,7 +25,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap stop EXIT
 read -r -a extra <<<"${DEUCALION_FLAGS:-}"
-for i in 1 2 3; do
+start() { # NUMBER
+  local i=$1
   # A session of its own: Ctrl-C reaches this script alone, which then stops the nodes.
   setsid "$bin" \
     --node.id="n$i" \
@@ -39,22 +40,32 @@ for i in 1 2 3; do
     --cluster.peer=127.0.0.1:9195 \
     --cluster.bootstrap-expect=3 \
     ${extra[@]+"${extra[@]}"} >>"$dir/n$i.log" 2>&1 &
-  pids+=($!)
+  pids[i]=$!
+}
+for i in 1 2 3; do
+  start "$i"
 done
 
 for i in 1 2 3; do
   port=$((9088 + 2 * i))
   until (exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'GET /-/ready HTTP/1.0\r\n\r\n' >&3 && head -n 1 <&3 | grep -q ' 200 ') 2>/dev/null; do
-    if ! kill -0 "${pids[i - 1]}" 2>/dev/null; then
+    if ! kill -0 "${pids[i]}" 2>/dev/null; then
       echo "n$i has ended; its log $dir/n$i.log ends so:" >&2
       tail -n 20 "$dir/n$i.log" >&2
       exit 1
     fi
     sleep 0.2
   done
-  echo "n$i is ready: http://127.0.0.1:$port (pid ${pids[i - 1]}, log $dir/n$i.log)"
+  echo "n$i is ready: http://127.0.0.1:$port (pid ${pids[i]}, log $dir/n$i.log)"
 done
-echo "Ctrl-C stops all three."
-wait -n "${pids[@]}" || true
-echo "a node has ended; see the logs in $dir" >&2
-exit 1
+echo "Ctrl-C stops all three. A node that ends, by kill -9 for instance, is started again after 5 s."
+while sleep 1; do
+  for i in 1 2 3; do
+    if ! kill -0 "${pids[i]}" 2>/dev/null; then
+      echo "n$i has ended; see $dir/n$i.log"
+      sleep 5
+      start "$i"
+      echo "n$i is started again (pid ${pids[i]})"
+    fi
+  done
+done
