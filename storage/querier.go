@@ -81,6 +81,8 @@ func (q *querier) Select(ctx context.Context, _ bool, hints *storage.SelectHints
 	if h.Func == "series" {
 		h.Func = "" // TSDB would answer from chunk bounds alone
 	}
+	limit := h.Limit
+	h.Limit = 0 // below, it would count series that turn out to be empty
 	// TSDB's own trimming panics on a series with two tombstones (Intervals.Add
 	// with MaxInt64), so samples are trimmed here.
 	h.DisableTrimming = true
@@ -89,23 +91,26 @@ func (q *querier) Select(ctx context.Context, _ bool, hints *storage.SelectHints
 	}
 	set := storage.NewMergeQuerier(q.parts, nil, storage.ChainedSeriesMerge).Select(ctx, true, &h, ms...)
 	trimmed := &trimSet{SeriesSet: set, mint: h.Start, maxt: h.End, exact: q.exact}
-	if !exact {
+	if !exact && limit == 0 {
 		return trimmed
 	}
-	return &nonEmptySet{SeriesSet: trimmed}
+	return &nonEmptySet{SeriesSet: trimmed, limit: limit}
 }
 
-// nonEmptySet drops series without samples.
+// nonEmptySet drops series without samples and ends after limit series (0: no
+// limit).
 type nonEmptySet struct {
 	storage.SeriesSet
-	it  chunkenc.Iterator
-	err error
+	limit, n int
+	it       chunkenc.Iterator
+	err      error
 }
 
 func (s *nonEmptySet) Next() bool {
-	for s.err == nil && s.SeriesSet.Next() {
+	for s.err == nil && (s.limit == 0 || s.n < s.limit) && s.SeriesSet.Next() {
 		s.it = s.At().Iterator(s.it)
 		if s.it.Next() != chunkenc.ValNone {
+			s.n++
 			return true
 		}
 		s.err = s.it.Err()

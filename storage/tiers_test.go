@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
 )
@@ -264,4 +265,25 @@ func TestPersistIsCancelled(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = snap.Persist(t.Context(), filepath.Join(t.TempDir(), "absent", "below"))
 	require.NoError(t, err, "directories are made")
+}
+
+// A limit counts series that have samples, wherever the empty ones stand.
+func TestSelectLimit(t *testing.T) {
+	x := manual(t)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		x.add(name, base, 1)
+	}
+	x.freeze()
+	require.NoError(t, x.Delete(base, base, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, "a")}))
+	q, err := x.Querier(base, base)
+	require.NoError(t, err)
+	defer q.Close()
+	hints := &promstorage.SelectHints{Start: base, End: base, Func: "series", Limit: 2}
+	set := q.Select(t.Context(), true, hints, labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".+"))
+	var got []string
+	for set.Next() {
+		got = append(got, set.At().Labels().Get(model.MetricNameLabel))
+	}
+	require.NoError(t, set.Err())
+	require.Equal(t, []string{"b", "c"}, got)
 }
