@@ -58,7 +58,7 @@ func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
 		predecided:    p.NewCounterVec(opts("samples_predecided_total", "Samples that this node, as proposer, kept out of the log because its own state decides them."), []string{"reason"}),
 		snapshotHold: p.NewHistogram(prometheus.HistogramOpts{
 			Name: "deucalion_fsm_snapshot_seconds", Help: "Time that taking a snapshot held up the applier.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12),
+			Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5},
 		}),
 		snapshotPersist: p.NewHistogram(prometheus.HistogramOpts{
 			Name: "deucalion_fsm_snapshot_persist_seconds", Help: "Time to write a snapshot, in the background.",
