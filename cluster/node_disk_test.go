@@ -108,9 +108,10 @@ func TestJoinLater(t *testing.T) {
 	stranger.start()
 	stranger.waitReady()
 	require.NotEqual(t, first.ClusterID(), stranger.ClusterID())
-	time.Sleep(1500 * time.Millisecond) // longer than the leader's reconciliation: it must not happen
-	require.Len(t, first.Nodes(t.Context()), 2)
-	require.Len(t, stranger.Nodes(t.Context()), 1)
+	// Longer than the leader's reconciliation.
+	require.Never(t, func() bool {
+		return len(first.Nodes(t.Context())) != 2 || len(stranger.Nodes(t.Context())) != 1
+	}, 1500*time.Millisecond, 100*time.Millisecond)
 }
 
 // Two live nodes with one id: the later one is reported and does not take over.
