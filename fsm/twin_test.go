@@ -28,7 +28,7 @@ import (
 //	DEUCALION_TWIN_RUNS=100 DEUCALION_TWIN_ENTRIES=200 go test ./fsm -run TestTwin
 //	go test ./fsm -run TestTwin -rapid.seed=N    # the seed that a failure prints
 func TestTwin(t *testing.T) {
-	runs, entries := envInt("DEUCALION_TWIN_RUNS", 3), envInt("DEUCALION_TWIN_ENTRIES", 120)
+	runs, entries := envInt("DEUCALION_TWIN_RUNS", 5), envInt("DEUCALION_TWIN_ENTRIES", 120)
 	if testing.Short() {
 		runs, entries = envInt("DEUCALION_TWIN_RUNS", 1), envInt("DEUCALION_TWIN_ENTRIES", 60)
 	}
