@@ -16,19 +16,27 @@ import (
 const (
 	snapshotCheck = time.Second
 	snapshotRetry = 30 * time.Second // after a failure
-	minTrailing   = 256              // entries
-	maxTrailing   = 1 << 20
+	// replayPatience is how long snapshots wait for a node that has not caught up; without a leader it never does.
+	replayPatience = 2 * time.Minute
+	minTrailing    = 256 // entries
+	maxTrailing    = 1 << 20
 )
 
 // takeSnapshots makes Raft snapshots when enough has been logged since the last one. Raft's own trigger knows only
 // numbers of entries, which here say nothing: one is 100 bytes or 30 MiB.
 func (n *Node) takeSnapshots(ctx context.Context) {
 	g := n.stores.guard
-	last := time.Now()
+	start := time.Now()
+	last := start
 	var bytes int64 // of the guard at the last snapshot; what was replayed counts as logged since
 	jitter := snapshotJitter()
 	var retry time.Time
 	tick(ctx, snapshotCheck, func() {
+		// Not while the log is being replayed: a snapshot freezes the memtable and flushes it, which holds up becoming
+		// ready, and the log is no shorter for it until the replay is over.
+		if _, known := n.fresh.age(); !known && time.Since(start) < replayPatience {
+			return
+		}
 		index, _ := n.snapshots.newest()
 		applied, _ := n.fsm.Applied()
 		if applied <= index || time.Now().Before(retry) || n.fsmFailed() {

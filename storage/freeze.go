@@ -39,7 +39,7 @@ func (s *Store) Freeze() error {
 		return nil
 	}
 	start := time.Now()
-	next, err := s.newMemtable()
+	next, err := s.newMemtable(m.head.NumSeries())
 	if err != nil {
 		return err
 	}

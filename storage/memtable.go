@@ -46,7 +46,20 @@ type memtable struct {
 	drop sync.Once
 }
 
-func newMemtable(dir string, gen uint64, pool chunkenc.Pool) (*memtable, error) {
+// stripes is how many parts the head divides its series maps into, for about so
+// many series. Four series to a part: a map of up to eight is searched without
+// hashing, and each sample looks its series up twice. Too many parts cost memory
+// and time for each freeze.
+func stripes(series uint64) int {
+	n := uint64(1024)
+	for n < 1<<16 && 4*n < series {
+		n *= 2
+	}
+	return int(n)
+}
+
+// newMemtable makes an empty memtable that expects about so many series.
+func newMemtable(dir string, gen uint64, pool chunkenc.Pool, series uint64) (*memtable, error) {
 	d := filepath.Join(dir, fmt.Sprintf("mem-%d", gen))
 	if err := os.MkdirAll(d, 0o777); err != nil {
 		return nil, err
@@ -55,7 +68,7 @@ func newMemtable(dir string, gen uint64, pool chunkenc.Pool) (*memtable, error) 
 	o.ChunkDirRoot = d
 	o.ChunkRange = partition
 	o.ChunkPool = pool
-	o.StripeSize = 4096 // 16384, the default, costs 4 MB and some milliseconds for each freeze
+	o.StripeSize = stripes(series)
 	o.OutOfOrderTimeWindow.Store(openWindow)
 	h, err := tsdb.NewHead(nil, nil, nil, nil, o, nil)
 	if err != nil {

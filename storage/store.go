@@ -99,7 +99,11 @@ func (s *Store) Reset(dir string, from []BlockFiles, cutoff, maxT int64) error {
 		}
 		fresh = append(fresh, b)
 	}
-	active, err := s.newMemtable()
+	var series uint64
+	for _, b := range fresh {
+		series = max(series, b.Meta().Stats.NumSeries)
+	}
+	active, err := s.newMemtable(series)
 	if err != nil {
 		return undo(err)
 	}
@@ -132,8 +136,8 @@ func (s *Store) kick(c chan struct{}) {
 	}
 }
 
-func (s *Store) newMemtable() (*memtable, error) {
-	return newMemtable(s.opts.Dir, s.gen.Add(1), s.pool)
+func (s *Store) newMemtable(series uint64) (*memtable, error) {
+	return newMemtable(s.opts.Dir, s.gen.Add(1), s.pool, series)
 }
 
 // privateDir makes a new empty directory below the live one.
