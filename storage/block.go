@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/tsdb"
 )
@@ -16,7 +17,13 @@ import (
 type block struct {
 	*tsdb.Block
 	files BlockFiles // of the immutable files
+
+	// refs are those who need the directory: the set of blocks, and each snapshot
+	// and merge that has not linked it yet.
+	refs atomic.Int32
 }
+
+func (b *block) pin() { b.refs.Add(1) }
 
 // tombstoned tells whether the block holds deleted samples. Store.mu must be
 // held: a delete changes the block's meta under it.
@@ -37,7 +44,9 @@ func (s *Store) openBlock(dir string, f BlockFiles) (*block, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open block %s: %w", dir, err)
 	}
-	return &block{Block: b, files: f}, nil
+	x := &block{Block: b, files: f}
+	x.refs.Store(1)
+	return x, nil
 }
 
 func (s *Store) sortBlocksLocked() {
@@ -53,7 +62,7 @@ func (s *Store) sortBlocksLocked() {
 }
 
 // replaceLocked takes the blocks in old out of the set and puts the new ones in.
-// Old blocks are closed and removed once their readers are gone.
+// Old blocks are closed and removed once their readers and pins are gone.
 func (s *Store) replaceLocked(old, fresh []*block) {
 	kept := make([]*block, 0, len(s.blocks)+len(fresh)) // old may be s.blocks itself
 	for _, b := range s.blocks {
@@ -64,12 +73,36 @@ func (s *Store) replaceLocked(old, fresh []*block) {
 	s.blocks = append(kept, fresh...)
 	s.sortBlocksLocked()
 	for _, b := range old {
+		if b.refs.Add(-1) > 0 {
+			continue
+		}
 		s.wg.Add(1)
 		go func() {
 			defer s.wg.Done()
 			s.dispose(b)
 		}()
 	}
+}
+
+// unpin ends a pin. It takes s.mu to read.
+func (s *Store) unpin(b *block) {
+	if b.refs.Add(-1) > 0 {
+		return
+	}
+	s.mu.RLock()
+	background := !s.closed // else Close may be past its wait
+	if background {
+		s.wg.Add(1)
+	}
+	s.mu.RUnlock()
+	if !background {
+		s.dispose(b)
+		return
+	}
+	go func() {
+		defer s.wg.Done()
+		s.dispose(b)
+	}()
 }
 
 // dispose waits for a block's readers and removes it.

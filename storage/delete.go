@@ -63,6 +63,9 @@ func (s *Store) Delete(mint, maxt int64, selectors ...[]*labels.Matcher) error {
 	}
 	for _, b := range s.blocks {
 		if d.overlaps(b.MinTime(), b.MaxTime()-1) {
+			if err := s.saveForSnapshotsLocked(b); err != nil {
+				return err
+			}
 			if err := d.apply(b.Block); err != nil {
 				return err
 			}

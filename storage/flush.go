@@ -89,7 +89,7 @@ func (s *Store) FlushOne() (bool, error) {
 	}
 	s.m.flushes.Inc()
 	s.kick(s.kickMerge)
-	return true, nil
+	return true, s.makeSpare(m.head.NumSeries())
 }
 
 // writeRaw writes all samples of a frozen memtable into blocks below its own

@@ -39,7 +39,7 @@ func (s *Store) Freeze() error {
 		return nil
 	}
 	start := time.Now()
-	next, err := s.newMemtable(m.head.NumSeries())
+	next, err := s.takeSpare(m.head.NumSeries())
 	if err != nil {
 		return err
 	}
@@ -72,6 +72,41 @@ func (s *Store) awaitFlusherLocked() error {
 	s.m.stallSeconds.Add(time.Since(start).Seconds())
 	if s.closed {
 		return ErrClosed
+	}
+	return nil
+}
+
+// takeSpare returns an empty memtable, which was made before if possible.
+func (s *Store) takeSpare(series uint64) (*memtable, error) {
+	s.mu.Lock()
+	m := s.spare
+	s.spare = nil
+	s.mu.Unlock()
+	if m != nil {
+		return m, nil
+	}
+	return s.newMemtable(series)
+}
+
+// makeSpare makes the memtable of the next freeze, unless there is one.
+func (s *Store) makeSpare(series uint64) error {
+	s.mu.RLock()
+	have := s.spare != nil || s.closed
+	s.mu.RUnlock()
+	if have {
+		return nil
+	}
+	m, err := s.newMemtable(series)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.spare == nil && !s.closed {
+		s.spare, m = m, nil
+	}
+	s.mu.Unlock()
+	if m != nil {
+		m.release()
 	}
 	return nil
 }

@@ -167,12 +167,19 @@ func (x *tester) live() []string {
 	return out
 }
 
-// noLeftovers waits until nothing but the active memtable and the blocks
-// directory are there, and the latter has just the installed blocks.
+// noLeftovers waits until nothing but the active memtable, the spare one if
+// there is one, and the blocks directory are there, and the latter has just the
+// installed blocks.
 func (x *tester) noLeftovers() {
 	x.t.Helper()
 	eventually(x.t, "leftovers in the live directory", func() bool {
-		return len(x.live()) == 2 && len(x.blockDirs()) == len(x.BlockMetas())
+		want := 2
+		x.mu.RLock()
+		if x.spare != nil {
+			want++
+		}
+		x.mu.RUnlock()
+		return len(x.live()) == want && len(x.blockDirs()) == len(x.BlockMetas())
 	})
 }
 

@@ -70,10 +70,10 @@ func (s *Store) MergeOne() (bool, error) {
 // rewrite replaces the blocks by one that holds their samples without the
 // deleted ones, or by none if nothing is left. compactMu is held.
 //
-// The sources are hard-linked to a private directory first, together with the
-// registration of the job: so the merge reads the tombstones of exactly that
-// moment, later deletes are in the job, and the compactor's notes in meta.json
-// do not touch live blocks.
+// The job is registered and then the sources are hard-linked to a private
+// directory: so a delete is in the tombstones that the merge reads, or in the
+// job, or in both, and the compactor's notes in meta.json do not touch live
+// blocks.
 func (s *Store) rewrite(sources []ulid.ULID) error {
 	work, err := s.privateDir("merge")
 	if err != nil {
@@ -92,20 +92,25 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 		s.mu.Unlock()
 		return nil
 	}
+	for _, b := range old {
+		b.pin()
+		defer s.unpin(b)
+	}
 	j := s.startJobLocked()
+	defer s.endJob(j)
 	dst := s.blocksDir
+	s.mu.Unlock()
+
 	var dirs []string
 	for _, b := range old {
 		d := filepath.Join(work, b.files.ULID.String())
-		if err = linkBlock(b.Dir(), d); err != nil {
-			break
+		s.mu.RLock() // against a delete half-way; one that came before is in the job too, and has no effect twice
+		err := linkBlock(b.Dir(), d)
+		s.mu.RUnlock()
+		if err != nil {
+			return err
 		}
 		dirs = append(dirs, d)
-	}
-	s.mu.Unlock()
-	defer s.endJob(j)
-	if err != nil {
-		return err
 	}
 	made, err := s.compact(s.ctx, work, dirs)
 	if err != nil {

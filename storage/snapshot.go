@@ -23,6 +23,11 @@ type Snapshot struct {
 	s      *Store
 	dir    string // hard links of the blocks, with the tombstones of that moment
 	blocks []BlockFiles
+	// pinned are the blocks that are not in dir yet, else nil. Linking takes the
+	// disk's time, which the applier does not have: Persist does it, or a delete
+	// that is about to change a block. Who holds Store.mu to read and persists, or
+	// holds it to write, may change it.
+	pinned []*block
 	mems   []frozenAt
 	cutoff int64
 	once   sync.Once
@@ -40,29 +45,87 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	if err := s.Freeze(); err != nil {
 		return nil, err
 	}
-	dir, err := s.privateDir("pin")
-	if err != nil {
-		return nil, err
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	p := &Snapshot{s: s, dir: dir, cutoff: s.cutoff.Load()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &Snapshot{s: s, dir: filepath.Join(s.opts.Dir, fmt.Sprintf("pin-%d", s.gen.Add(1))), cutoff: s.cutoff.Load()}
 	for _, b := range s.blocks {
-		if err := linkBlock(b.Dir(), filepath.Join(dir, b.files.ULID.String())); err != nil {
-			return nil, errors.Join(fmt.Errorf("link block: %w", err), os.RemoveAll(dir))
-		}
+		b.pin()
+		p.pinned = append(p.pinned, b)
 		p.blocks = append(p.blocks, b.files)
 	}
 	for _, m := range s.frozen {
 		m.acquire()
 		p.mems = append(p.mems, frozenAt{m, slices.Clone(m.dels)})
 	}
+	s.unlinked[p] = struct{}{}
 	return p, nil
+}
+
+// linkLocked links pinned block i and returns it if it was still to be done. An
+// attempt that failed before may have left something.
+func (p *Snapshot) linkLocked(i int) (*block, error) {
+	b := p.pinned[i]
+	if b == nil {
+		return nil, nil
+	}
+	dst := filepath.Join(p.dir, b.files.ULID.String())
+	if err := os.RemoveAll(dst); err != nil {
+		return nil, err
+	}
+	if err := linkBlock(b.Dir(), dst); err != nil {
+		return nil, fmt.Errorf("link block: %w", err)
+	}
+	p.pinned[i] = nil
+	return b, nil
+}
+
+// linkAll links what is left, block by block, so that the applier never waits
+// for more than one.
+func (p *Snapshot) linkAll() error {
+	for i := range p.pinned {
+		p.s.mu.RLock()
+		b, err := p.linkLocked(i)
+		p.s.mu.RUnlock()
+		if err != nil {
+			return err
+		}
+		if b != nil {
+			p.s.unpin(b)
+		}
+	}
+	return nil
+}
+
+// saveForSnapshotsLocked links a block for the snapshots that still need it as it
+// is, before a delete changes it. The set of blocks holds a reference, so giving
+// the snapshots' ones back never disposes of it here.
+func (s *Store) saveForSnapshotsLocked(b *block) error {
+	for p := range s.unlinked {
+		i := slices.Index(p.pinned, b)
+		if i < 0 {
+			continue
+		}
+		if _, err := p.linkLocked(i); err != nil {
+			return err
+		}
+		b.refs.Add(-1)
+	}
+	return nil
 }
 
 // Release gives up what the snapshot holds. What Persist made stays.
 func (p *Snapshot) Release() {
 	p.once.Do(func() {
+		p.s.mu.Lock()
+		delete(p.s.unlinked, p)
+		left := p.pinned
+		p.pinned = nil
+		p.s.mu.Unlock()
+		for _, b := range left {
+			if b != nil {
+				p.s.unpin(b)
+			}
+		}
 		for _, f := range p.mems {
 			f.m.release()
 		}
@@ -86,6 +149,9 @@ func (p *Snapshot) PersistClean(ctx context.Context, dst string) ([]BlockFiles, 
 }
 
 func (p *Snapshot) persist(ctx context.Context, dst string, clean bool) ([]BlockFiles, error) {
+	if err := p.linkAll(); err != nil {
+		return nil, err
+	}
 	var all []blockFiles
 	for _, f := range p.blocks {
 		all = append(all, blockFiles{filepath.Join(p.dir, f.ULID.String()), f})

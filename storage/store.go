@@ -39,8 +39,10 @@ type Store struct {
 	frozen    []*memtable // oldest first
 	blocks    []*block    // by min time
 	blocksDir string      // where blocks are; a new one after each Reset
+	spare     *memtable   // made in the background, so that a freeze need not wait for the disk
 	jobs      map[*job]struct{}
-	drained   *sync.Cond // a frozen memtable went away; L is mu
+	unlinked  map[*Snapshot]struct{} // snapshots that are not released, see Snapshot.pinned
+	drained   *sync.Cond             // a frozen memtable went away; L is mu
 	closed    bool
 
 	activeSince int64 // largest timestamp of the log when active was made; applier only
@@ -56,7 +58,7 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		opts: o, pool: chunkenc.NewPool(), jobs: map[*job]struct{}{},
+		opts: o, pool: chunkenc.NewPool(), jobs: map[*job]struct{}{}, unlinked: map[*Snapshot]struct{}{},
 		kickFlush: make(chan struct{}, 1), kickMerge: make(chan struct{}, 1),
 	}
 	s.drained = sync.NewCond(&s.mu)
@@ -164,14 +166,13 @@ func (s *Store) Close() error {
 	for j := range s.jobs {
 		j.dead = true
 	}
-	active, frozen := s.active, s.frozen
-	s.active, s.frozen = nil, nil
+	mems := append(s.frozen, s.active, s.spare)
+	s.active, s.frozen, s.spare = nil, nil, nil
 	s.mu.Unlock()
-	if active != nil {
-		active.release()
-	}
-	for _, m := range frozen {
-		m.release()
+	for _, m := range mems {
+		if m != nil {
+			m.release()
+		}
 	}
 	return s.closeBlocks()
 }
