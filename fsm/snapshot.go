@@ -61,8 +61,8 @@ type Snapshot struct {
 }
 
 // Snapshot takes hold of the state as of the newest published entry. It takes
-// milliseconds: blocks are linked, memtables and tables referenced or copied in
-// memory. Applier only.
+// milliseconds: blocks and memtables are referenced, tables are copied in memory.
+// Applier only.
 func (f *FSM) Snapshot() (*Snapshot, error) {
 	if err := f.Err(); err != nil {
 		return nil, err
