@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
 // guard stands between Raft and its disk.
@@ -125,9 +127,11 @@ func (g *guard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l})
 // StoreLogs implements raft.LogStore.
 func (g *guard) StoreLogs(ls []*raft.Log) error {
 	start := time.Now()
+	fault.Point(fault.LogBeforeWrite)
 	if err := g.do("log write", func() error { return g.log.StoreLogs(ls) }); err != nil {
 		return err
 	}
+	fault.Point(fault.LogAfterSync)
 	g.metrics.logWrite.Observe(time.Since(start).Seconds())
 	var n int64
 	for _, l := range ls {
@@ -164,7 +168,9 @@ func (g *guard) DeleteRange(lo, hi uint64) error {
 			return nil
 		}
 	}
-	return g.do("log truncation", func() error { return g.log.DeleteRange(lo, hi) })
+	err = g.do("log truncation", func() error { return g.log.DeleteRange(lo, hi) })
+	fault.Point(fault.LogAfterTruncate)
+	return err
 }
 
 // FirstIndex implements raft.LogStore.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
 // raftFSM lets Raft drive an fsm.FSM. It is a raft.BatchingFSM because those alone see configuration entries: the
@@ -38,6 +39,7 @@ func (a *raftFSM) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0
 // ApplyBatch implements raft.BatchingFSM. A response is a fsm.Result or an error. After a failure nothing is applied
 // and nothing is published, not even the good part of the batch: its proposers try again on another node.
 func (a *raftFSM) ApplyBatch(ls []*raft.Log) []any {
+	fault.Point(fault.ApplyBefore)
 	out := make([]any, len(ls))
 	for i, l := range ls {
 		if a.failed() {
@@ -54,6 +56,7 @@ func (a *raftFSM) ApplyBatch(ls []*raft.Log) []any {
 		}
 		return out
 	}
+	fault.Point(fault.ApplyAfter)
 	last := ls[len(ls)-1]
 	a.fsm.Publish(last.Index, last.Term)
 	return out

@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
 const (
@@ -225,12 +226,14 @@ func (s *SnapshotStore) unpin(id string) error {
 func (s *SnapshotStore) publish(m *snapshotMeta, tmp string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	fault.Point(fault.SnapshotBeforeName)
 	if err := os.Rename(tmp, filepath.Join(s.dir, m.Raft.ID)); err != nil {
 		return err
 	}
 	if err := syncDir(s.dir); err != nil {
 		return err
 	}
+	fault.Point(fault.SnapshotAfterName)
 	s.metas = append(s.metas, m)
 	s.sortLocked()
 	var errs []error

@@ -11,6 +11,8 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+
+	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
 // VerifySnapshot checks that the snapshot in dir can be used: its manifest, the
@@ -73,6 +75,7 @@ func (f *FSM) Restore(dir string) error {
 	if err := f.store.Reset(filepath.Join(dir, blocksName), m.Blocks, h.Cutoff, h.MaxT); err != nil {
 		return err
 	}
+	fault.Point(fault.RestoreHalf)
 	f.erased.Add(1)
 	f.table.Store(t)
 	f.settings.Store(&h.Settings)

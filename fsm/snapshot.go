@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/metadata"
 
+	"github.com/deucaliondb/deucalion/internal/fault"
 	"github.com/deucaliondb/deucalion/storage"
 )
 
@@ -118,6 +119,7 @@ func (s *Snapshot) Persist(ctx context.Context, dir string) (err error) {
 	if m.State, err = writeState(filepath.Join(dir, stateName), s); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
+	fault.Point(fault.SnapshotLinked)
 	if err := writeManifest(dir, m); err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}

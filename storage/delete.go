@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
+
+	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
 // deletion is a delete as it is remembered for blocks that are being written.
@@ -61,6 +63,7 @@ func (s *Store) Delete(mint, maxt int64, selectors ...[]*labels.Matcher) error {
 			return err
 		}
 	}
+	fault.Point(fault.DeleteHalf)
 	for _, b := range s.blocks {
 		if d.overlaps(b.MinTime(), b.MaxTime()-1) {
 			if err := s.saveForSnapshotsLocked(b); err != nil {

@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
+
+	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
 const (
@@ -84,9 +86,11 @@ func (s *Store) FlushOne() (bool, error) {
 	if err := s.writeRaw(m); err != nil {
 		return true, err
 	}
+	fault.Point(fault.FlushBeforeInstall)
 	if err := s.installFlushed(m); err != nil {
 		return true, err
 	}
+	fault.Point(fault.FlushAfterInstall)
 	s.m.flushes.Inc()
 	s.kick(s.kickMerge)
 	return true, s.makeSpare(m.head.NumSeries())

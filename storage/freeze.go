@@ -5,6 +5,8 @@ package storage
 
 import (
 	"time"
+
+	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
 // MaybeFreeze freezes the active memtable if it is full; maxT is the largest
@@ -53,6 +55,7 @@ func (s *Store) Freeze() error {
 	}
 	s.frozen = append(s.frozen, m)
 	s.active = next
+	fault.Point(fault.FreezeSwapped)
 	s.activeSince = NoTime // the next MaybeFreeze knows
 	s.m.freezes.Inc()
 	s.m.freezeSeconds.Observe(time.Since(start).Seconds())

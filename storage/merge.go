@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
 // mergeLoop is the merger.
@@ -116,6 +118,7 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 	if err != nil {
 		return err
 	}
+	fault.Point(fault.MergeBeforeInstall)
 	defer s.removeFormer(dst) // a reset meanwhile found it in use
 	return s.installRewritten(j, old, made, dst)
 }

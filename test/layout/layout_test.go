@@ -27,7 +27,7 @@ const (
 )
 
 // ranks orders the top-level folders: a package imports only from folders of a lower rank, or its own.
-var ranks = map[string]int{"storage": 1, "fsm": 2, "cluster": 3, "monitor": 4, "api": 5, "cmd": 6, "test": 7}
+var ranks = map[string]int{"internal": 0, "storage": 1, "fsm": 2, "cluster": 3, "monitor": 4, "api": 5, "cmd": 6, "test": 7}
 
 // exceptions are imports against the order that are meant.
 var exceptions = map[string]string{
