@@ -32,6 +32,7 @@ type Store struct {
 	compactMu sync.Mutex
 	kickFlush chan struct{}
 	kickMerge chan struct{}
+	kickScrub chan struct{}
 
 	// mu protects the following.
 	mu        sync.RWMutex
@@ -61,6 +62,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		opts: o, pool: chunkenc.NewPool(), jobs: map[*job]struct{}{}, unlinked: map[*Snapshot]struct{}{},
 		kickFlush: make(chan struct{}, 1), kickMerge: make(chan struct{}, 1),
+		kickScrub: make(chan struct{}, 1),
 	}
 	s.drained = sync.NewCond(&s.mu)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -73,6 +75,10 @@ func Open(o Options) (*Store, error) {
 		s.wg.Add(2)
 		go s.flushLoop()
 		go s.mergeLoop()
+	}
+	if !o.Manual && o.ScrubInterval > 0 {
+		s.wg.Add(1)
+		go s.scrubLoop()
 	}
 	return s, nil
 }
