@@ -47,6 +47,7 @@ type FSM struct {
 	floor       int64        // horizon(maxT, cutoff, window), kept up to date
 	dropHorizon int64        // no series that was dropped had a sample above it
 	requests    requestLog   // ids of deletes that were applied
+	deletes     deleteLog    // the deletes themselves
 	exemplars   *exemplars
 	metadata    *metadataMap
 

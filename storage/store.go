@@ -45,7 +45,8 @@ type Store struct {
 	drained   *sync.Cond             // a frozen memtable went away; L is mu
 	closed    bool
 
-	activeSince int64 // largest timestamp of the log when active was made; applier only
+	activeSince int64  // largest timestamp of the log when active was made; applier only
+	pos         uint64 // see SetPosition; applier only
 }
 
 // Open empties o.Dir and opens an empty store in it.
@@ -190,6 +191,10 @@ func (s *Store) closeBlocks() error {
 	}
 	return first
 }
+
+// SetPosition tells the position in the log of what is appended and deleted from
+// now on. Blocks carry it, see BlockFiles.Pos. Applier only.
+func (s *Store) SetPosition(pos uint64) { s.pos = pos }
 
 // Cutoff is the retention limit in milliseconds: samples below it are gone.
 func (s *Store) Cutoff() int64 { return s.cutoff.Load() }
