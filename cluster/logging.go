@@ -45,6 +45,9 @@ func (s *slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) 
 		// guard, the watchdogs and Ready.
 		lv = slog.LevelWarn
 	}
+	if expected(msg, args) {
+		lv = slog.LevelDebug
+	}
 	if !s.logger.Enabled(context.Background(), lv) {
 		return
 	}
@@ -57,6 +60,22 @@ func (s *slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) 
 		return
 	}
 	s.logger.Log(context.Background(), lv, msg, args...)
+}
+
+// expected tells whether Raft speaks of a snapshot that is offered again and again until its files have been fetched.
+// Both nodes log the fetch themselves, with its progress.
+func expected(msg string, args []any) bool {
+	switch msg {
+	case "opening snapshot", "installing snapshot on", "snapshot network transfer progress", "copied to local snapshot":
+		return true
+	}
+	for _, a := range args {
+		// The error of the other node comes as a text.
+		if err, ok := a.(error); ok && strings.Contains(err.Error(), errCatchingUp.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 // firstTwo is the key and value that tell one peer's complaint from another's.
