@@ -34,8 +34,7 @@ const (
 )
 
 const (
-	// patience is how long a fetch goes on without a byte before the newest offer replaces it.
-	patience = 30 * time.Second
+	defaultPatience = 30 * time.Second
 	// Waits between attempts that fail.
 	fetchRetryMin = 100 * time.Millisecond
 	fetchRetryMax = 5 * time.Second
@@ -51,7 +50,9 @@ type catchUp struct {
 	dir     string
 	logger  *slog.Logger
 	metrics *metrics
-	wake    chan struct{} // has something when there is an offer or an end to look at
+	// patience is how long a fetch goes on without a byte before the newest offer replaces it.
+	patience time.Duration
+	wake     chan struct{} // has something when there is an offer or an end to look at
 
 	mu       sync.Mutex // protects the following
 	newest   *offer     // the last offer, nil when there is nothing to do
@@ -62,7 +63,7 @@ type catchUp struct {
 func newCatchUp(n *Node) *catchUp {
 	return &catchUp{
 		node: n, store: n.snapshots, dir: filepath.Join(n.snapshots.dir, incomingName),
-		logger: n.logger, metrics: n.metrics, wake: make(chan struct{}, 1),
+		logger: n.logger, metrics: n.metrics, patience: defaultPatience, wake: make(chan struct{}, 1),
 	}
 }
 

@@ -49,7 +49,7 @@ func (f *fetch) run(ctx context.Context) error {
 		}
 		f.progress.fail(err)
 		f.metrics.catchUpFailures.Inc()
-		if errors.Is(err, errGone) || errors.Is(err, errWrongBytes) || time.Since(f.progress.moved()) > patience {
+		if errors.Is(err, errGone) || errors.Is(err, errWrongBytes) || time.Since(f.progress.moved()) > f.patience {
 			return err
 		}
 		if f.progress.moved().After(before) {

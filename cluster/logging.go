@@ -6,6 +6,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // repeatEvery is how often one warning of a library is shown: raft complains twice a second about each peer that
@@ -70,8 +72,12 @@ func expected(msg string, args []any) bool {
 		return true
 	}
 	for _, a := range args {
-		// The error of the other node comes as a text.
-		if err, ok := a.(error); ok && strings.Contains(err.Error(), errCatchingUp.Error()) {
+		err, ok := a.(error)
+		if !ok {
+			continue
+		}
+		// The error of the other node comes as a text. The log that is not found is what begins it all.
+		if strings.Contains(err.Error(), errCatchingUp.Error()) || msg == "failed to get log" && errors.Is(err, raft.ErrLogNotFound) {
 			return true
 		}
 	}
