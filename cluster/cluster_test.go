@@ -18,6 +18,7 @@ import (
 
 	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/storage"
 )
 
 // testNode is one node with real disks and sockets.
@@ -27,6 +28,9 @@ type testNode struct {
 	cfg  cluster.Config
 	fsm  *fsm.FSM
 	down bool
+
+	storage storage.Options
+	proxy   *proxy // what the others reach this node through, or nil
 }
 
 func testLogger(t *testing.T, id string) *slog.Logger {
@@ -39,6 +43,11 @@ func testLogger(t *testing.T, id string) *slog.Logger {
 
 // startNode starts a node on free ports of the loopback.
 func startNode(t *testing.T, cfg cluster.Config) *testNode {
+	t.Helper()
+	return startNodeWith(t, cfg, storage.Options{}, nil)
+}
+
+func startNodeWith(t *testing.T, cfg cluster.Config, so storage.Options, p *proxy) *testNode {
 	t.Helper()
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
@@ -54,7 +63,7 @@ func startNode(t *testing.T, cfg cluster.Config) *testNode {
 	if cfg.OnFatal == nil {
 		cfg.OnFatal = func(err error) { t.Errorf("fatal: %v", err) }
 	}
-	n := &testNode{t: t, cfg: cfg}
+	n := &testNode{t: t, cfg: cfg, storage: so, proxy: p}
 	n.start()
 	t.Cleanup(n.stop)
 	return n
@@ -66,11 +75,14 @@ func (n *testNode) start() {
 	require.NoError(n.t, err)
 	from, _ := s.Latest()
 	n.cfg.Registerer = prometheus.NewRegistry()
-	n.fsm, err = fsm.Open(fsm.Options{Dir: n.cfg.Dir, Logger: n.cfg.Logger}, from)
+	n.fsm, err = fsm.Open(fsm.Options{Dir: n.cfg.Dir, Logger: n.cfg.Logger, Storage: n.storage}, from)
 	require.NoError(n.t, err)
 	n.Node, err = cluster.Start(n.cfg, n.fsm, s)
 	require.NoError(n.t, err)
 	n.down = false
+	if n.proxy != nil {
+		n.proxy.to(n.ListenAddress())
+	}
 }
 
 func (n *testNode) stop() {

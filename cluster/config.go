@@ -63,6 +63,11 @@ type Config struct {
 	// TrailingLogBytes of log stay behind a snapshot for slow followers (default 64 MiB), by the mean entry size.
 	TrailingLogBytes int64
 
+	// SnapshotMaxRate bounds the bytes a second of its snapshots that this node sends to nodes which are too far
+	// behind for the log (default: no bound). Too low: such a node needs longer, and the log grows meanwhile. Too
+	// high: the transfer takes disk and network from writes and queries.
+	SnapshotMaxRate int64
+
 	// MaxInFlightBytes bounds the entries being proposed on this node at once (default 64 MiB).
 	MaxInFlightBytes int64
 	// MaxStaleness: a node that has not been confirmed as fresh for longer is not ready (default 10 s).

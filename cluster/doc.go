@@ -25,6 +25,12 @@
 // the caller then waits with fsm.Wait until this node has applied it. All callers that come while a round is
 // under way share the next one. The same rounds, once a second, measure how stale this node may be (Staleness).
 //
+// # A node that is too far behind
+//
+// Raft's InstallSnapshot carries an offer, the manifest of the leader's snapshot, and no data. The node refuses it until
+// it has fetched, over connections of their own, the blocks that are not on its disk, and has put them together with
+// its own ones; then it takes the next offer by a rename. See catchup.go.
+//
 // # Membership
 //
 // Two layers with one direction of trust: gossip (memberlist) finds nodes and says who is alive and under which

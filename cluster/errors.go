@@ -30,4 +30,7 @@ var (
 
 	// errNotLeader is the leader-only calls' refusal; it never leaves the package.
 	errNotLeader = errors.New("not the leader")
+	// errCatchingUp is the answer to a leader whose snapshot is not here yet. Its text travels through Raft, and
+	// logging.go knows it by the text.
+	errCatchingUp = errors.New("the snapshot is being fetched")
 )

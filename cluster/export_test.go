@@ -3,7 +3,10 @@
 
 package cluster
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Snapshot makes a Raft snapshot now.
 func (n *Node) Snapshot(ctx context.Context) error {
@@ -34,3 +37,21 @@ func (n *Node) ClusterID() string { return n.clusterID() }
 
 // HoldTransfer makes this node behave as during a leadership transfer.
 func (n *Node) HoldTransfer(on bool) { n.transferring.Store(on) }
+
+// ListenAddress is where this node listens, whatever it advertises.
+func (n *Node) ListenAddress() string { return n.mux.ln.Addr().String() }
+
+// SetPatience changes how long a catch-up waits for a silent source.
+func (n *Node) SetPatience(d time.Duration) { n.catchUp.patience = d }
+
+// CatchUp is what the status says.
+func (n *Node) CatchUp() *CatchUpStatus { return n.catchUp.status() }
+
+// HoldLease makes this node behave as if another one fetched its newest snapshot, until release is called.
+func (n *Node) HoldLease() (release func(), err error) {
+	l, err := n.source.acquire(n.snapshots.newestID(), "test")
+	if err != nil {
+		return nil, err
+	}
+	return func() { n.source.release(l, 0); n.source.drop(0) }, nil
+}

@@ -6,6 +6,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // repeatEvery is how often one warning of a library is shown: raft complains twice a second about each peer that
@@ -45,6 +47,9 @@ func (s *slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) 
 		// guard, the watchdogs and Ready.
 		lv = slog.LevelWarn
 	}
+	if expected(msg, args) {
+		lv = slog.LevelDebug
+	}
 	if !s.logger.Enabled(context.Background(), lv) {
 		return
 	}
@@ -57,6 +62,26 @@ func (s *slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) 
 		return
 	}
 	s.logger.Log(context.Background(), lv, msg, args...)
+}
+
+// expected tells whether Raft speaks of a snapshot that is offered again and again until its files have been fetched.
+// Both nodes log the fetch themselves, with its progress.
+func expected(msg string, args []any) bool {
+	switch msg {
+	case "opening snapshot", "installing snapshot on", "snapshot network transfer progress", "copied to local snapshot":
+		return true
+	}
+	for _, a := range args {
+		err, ok := a.(error)
+		if !ok {
+			continue
+		}
+		// The error of the other node comes as a text. The log that is not found is what begins it all.
+		if strings.Contains(err.Error(), errCatchingUp.Error()) || msg == "failed to get log" && errors.Is(err, raft.ErrLogNotFound) {
+			return true
+		}
+	}
+	return false
 }
 
 // firstTwo is the key and value that tell one peer's complaint from another's.

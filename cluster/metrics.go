@@ -12,14 +12,22 @@ import (
 
 // metrics of a node. Gauges that are read from live state are registered by registerGauges.
 type metrics struct {
-	logWrite      prometheus.Histogram
-	logErrors     prometheus.Counter
-	logBytes      prometheus.Counter
-	logHeals      prometheus.Counter
-	fatal         prometheus.Counter
-	snapshots     *prometheus.CounterVec
-	snapshotTime  prometheus.Histogram
-	installs      prometheus.Counter
+	logWrite     prometheus.Histogram
+	logErrors    prometheus.Counter
+	logBytes     prometheus.Counter
+	logHeals     prometheus.Counter
+	fatal        prometheus.Counter
+	snapshots    *prometheus.CounterVec
+	snapshotTime prometheus.Histogram
+	installs     prometheus.Counter
+
+	snapshotSent    prometheus.Counter
+	catchUps        *prometheus.CounterVec
+	catchUpFailures prometheus.Counter
+	catchUpFetched  prometheus.Counter
+	catchUpKept     prometheus.Counter
+	catchUpTime     prometheus.Histogram
+
 	proposals     *prometheus.CounterVec
 	retries       prometheus.Counter
 	inflight      prometheus.Gauge
@@ -57,7 +65,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help:    "Time to make one Raft snapshot.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 3, 10),
 		}),
-		installs:      counter("deucalion_raft_snapshot_installs_total", "Snapshots received from a leader. A steady rate is raft#697: wipe the node and let it join again."),
+		installs: counter("deucalion_raft_snapshot_installs_total", "Snapshots of other nodes that this node has installed. A steady rate is raft#697: wipe the node and let it join again."),
+
+		snapshotSent:    counter("deucalion_raft_snapshot_sent_bytes_total", "Bytes of snapshots' files sent to nodes that are too far behind for the log."),
+		catchUps:        vec("deucalion_raft_catchup_completed_total", "Catch-ups by another node's snapshot that have ended, by result.", "result"),
+		catchUpFailures: counter("deucalion_raft_catchup_failures_total", "Attempts to fetch another node's snapshot that failed and were repeated or given up."),
+		catchUpFetched:  counter("deucalion_raft_catchup_fetched_bytes_total", "Bytes fetched from other nodes' snapshots."),
+		catchUpKept:     counter("deucalion_raft_catchup_kept_bytes_total", "Bytes of this node's blocks that catch-ups did not have to fetch."),
+		catchUpTime: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "deucalion_raft_catchup_seconds",
+			Help:    "Time from the offer of a snapshot until all of it was here.",
+			Buckets: prometheus.ExponentialBuckets(0.1, 4, 9),
+		}),
 		proposals:     vec("deucalion_cluster_proposals_total", "Proposals finished on this node, by result.", "result"),
 		retries:       counter("deucalion_cluster_proposal_retries_total", "Attempts of proposals that were repeated (elections, lost connections)."),
 		inflight:      f.NewGauge(prometheus.GaugeOpts{Name: "deucalion_cluster_proposal_inflight_bytes", Help: "Bytes of entries being proposed on this node."}),
@@ -94,6 +113,8 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 	gauge("deucalion_cluster_staleness_seconds", "How far this node may be behind the leader; +Inf when unknown.", func() float64 { return n.fresh.seconds() })
 	gauge("deucalion_cluster_fsm_failed", "1 when a broken invariant stopped this node's state machine.", func() float64 { return yes(n.fsmFailed()) })
 	gauge("deucalion_gossip_members", "Live members that gossip knows, this node included.", func() float64 { return float64(len(n.gossip.members())) })
+	gauge("deucalion_raft_catchup_active", "1 while this node fetches, or is about to install, another node's snapshot.", func() float64 { return yes(n.catchUp.status() != nil) })
+	gauge("deucalion_raft_catchup_missing_bytes", "Bytes of another node's snapshot that are still to come.", func() float64 { return float64(n.catchUp.missing()) })
 	gauge("deucalion_raft_snapshot_age_seconds", "Age of the newest Raft snapshot; 0 when there is none.", func() float64 {
 		t := n.snapshots.newestTime()
 		if t.IsZero() {

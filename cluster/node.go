@@ -30,6 +30,8 @@ type Node struct {
 	mux       *mux
 	stores    *stores
 	snapshots *SnapshotStore
+	source    *source  // gives snapshots to others
+	catchUp   *catchUp // takes them from others
 	raft      *raft.Raft
 	trans     transport
 	book      *addressBook

@@ -18,8 +18,11 @@ const (
 	snapshotRetry = 30 * time.Second // after a failure
 	// replayPatience is how long snapshots wait for a node that has not caught up; without a leader it never does.
 	replayPatience = 2 * time.Minute
-	minTrailing    = 256 // entries
-	maxTrailing    = 1 << 20
+	// leasedFactor is how much longer the log may grow while a node fetches the newest snapshot. With a new one all
+	// the time, the leader would never offer the one that has just been fetched.
+	leasedFactor = 8
+	minTrailing  = 256 // entries
+	maxTrailing  = 1 << 20
 )
 
 // takeSnapshots makes Raft snapshots when enough has been logged since the last one. Raft's own trigger knows only
@@ -42,9 +45,14 @@ func (n *Node) takeSnapshots(ctx context.Context) {
 		if applied <= index || time.Now().Before(retry) || n.fsmFailed() {
 			return
 		}
-		due := g.bytes.Load()-bytes >= int64(jitter*float64(n.cfg.SnapshotLogBytes)) ||
-			float64(applied-index) >= jitter*float64(n.cfg.SnapshotEntries) ||
-			time.Since(last) >= time.Duration(jitter*float64(n.cfg.SnapshotAge))
+		scale := jitter
+		leased := n.source.leased(n.snapshots.newestID())
+		if leased {
+			scale = leasedFactor
+		}
+		due := g.bytes.Load()-bytes >= int64(scale*float64(n.cfg.SnapshotLogBytes)) ||
+			float64(applied-index) >= scale*float64(n.cfg.SnapshotEntries) ||
+			!leased && time.Since(last) >= time.Duration(jitter*float64(n.cfg.SnapshotAge))
 		if !due {
 			return
 		}

@@ -45,7 +45,10 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 	n.asks = newBatcher(n.ctx, n.askLeader)
 	persistCtx, stop := context.WithCancel(context.Background())
 	n.persistStop = stop
-	n.machine = &raftFSM{fsm: f, ctx: persistCtx, metrics: n.metrics}
+	n.source = newSource(n)
+	n.catchUp = newCatchUp(n)
+	s.attach(id, n.catchUp.receive)
+	n.machine = &raftFSM{fsm: f, ctx: persistCtx, metrics: n.metrics, restored: n.catchUp.poke}
 	defer func() {
 		if err != nil {
 			n.abort()
@@ -123,6 +126,8 @@ func (n *Node) startLoops() {
 	n.loop(n.bootstrap)
 	n.loop(n.keepFresh)
 	n.loop(n.takeSnapshots)
+	n.loop(n.source.expire)
+	n.loop(n.catchUp.run)
 	n.loop(n.watchFSM)
 	n.loop(n.watchDamage)
 	n.loop(n.gossip.keepJoining)
@@ -161,6 +166,7 @@ func (n *Node) closeParts() error {
 	if n.server != nil {
 		n.server.close()
 	}
+	n.source.close()
 	if n.client != nil {
 		n.client.close()
 	}

@@ -21,6 +21,8 @@ type raftFSM struct {
 	fsm     *fsm.FSM
 	ctx     context.Context // ends a Persist that is under way
 	metrics *metrics
+	// restored is called when the state of another node's snapshot has been taken over.
+	restored func()
 }
 
 // failed reports whether the state machine has stopped.
@@ -81,7 +83,11 @@ func (a *raftFSM) Restore(rc io.ReadCloser) error {
 		switch r := rc.(type) {
 		case *snapshotReader:
 			a.metrics.installs.Inc()
-			return a.fsm.Restore(r.dir)
+			if err := a.fsm.Restore(r.dir); err != nil {
+				return err
+			}
+			a.restored()
+			return nil
 		case raft.ReadCloserWrapper:
 			rc = r.WrappedReadCloser()
 		default:

@@ -35,6 +35,8 @@ const (
 	rpcAwait     = "await"
 	rpcPromise   = "promise"
 	rpcWhoami    = "whoami"
+
+	rpcSnapshotFile = "snapshot-file" // GET, streams; see catchup_source.go
 )
 
 // rpcErrors are the sentinels that travel.
@@ -79,6 +81,13 @@ func newRPCServer(n *Node) *rpcServer {
 	handle(rpcAwait, small, n.handleAwait)
 	handle(rpcPromise, small, n.handlePromise)
 	handle(rpcWhoami, 0, n.handleWhoami)
+	mux.HandleFunc("GET "+rpcPrefix+rpcSnapshotFile, func(w http.ResponseWriter, r *http.Request) {
+		if err := s.check(r); err != nil {
+			refuse(w, err)
+			return
+		}
+		n.source.serve(w, r)
+	})
 	s.http = &http.Server{
 		Handler:           mux,
 		Protocols:         h2c(),
@@ -128,6 +137,11 @@ func (s *rpcServer) serve(w http.ResponseWriter, r *http.Request, maxBody int64,
 		_, _ = w.Write(out)
 		return
 	}
+	refuse(w, err)
+}
+
+// refuse answers with err, and names the sentinel in it.
+func refuse(w http.ResponseWriter, err error) {
 	for name, sentinel := range rpcErrors {
 		if errors.Is(err, sentinel) {
 			w.Header().Set(headerError, name)

@@ -25,11 +25,16 @@ const maxReply = 64 << 20
 type rpcClient struct {
 	node      *Node
 	transport *http.Transport
+	bulk      *http.Transport // for the files of snapshots
 }
 
 func newRPCClient(n *Node) *rpcClient {
+	return &rpcClient{node: n, transport: newRPCTransport(), bulk: newBulkTransport()}
+}
+
+func newRPCTransport() *http.Transport {
 	dialer := &net.Dialer{Timeout: dialTimeout}
-	return &rpcClient{node: n, transport: &http.Transport{
+	return &http.Transport{
 		Protocols:       h2c(),
 		IdleConnTimeout: time.Minute,
 		HTTP2: &http.HTTP2Config{
@@ -48,7 +53,14 @@ func newRPCClient(n *Node) *rpcClient {
 			}
 			return c, c.SetWriteDeadline(time.Time{})
 		},
-	}}
+	}
+}
+
+// sign says for whom a request is, and from whom.
+func (c *rpcClient) sign(req *http.Request, to string) {
+	req.Header.Set(headerTo, to)
+	req.Header.Set(headerFrom, c.node.id)
+	req.Header.Set(headerCluster, c.node.clusterID())
 }
 
 // call sends body to node id under the address that is known now, and returns the answer. Sentinels of the other
@@ -67,9 +79,7 @@ func (c *rpcClient) callAddress(ctx context.Context, addr, id, name string, body
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set(headerTo, id)
-	req.Header.Set(headerFrom, c.node.id)
-	req.Header.Set(headerCluster, c.node.clusterID())
+	c.sign(req, id)
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
@@ -105,4 +115,7 @@ func (c *rpcClient) callJSON(ctx context.Context, id, name string, in, out any) 
 	return json.Unmarshal(b, out)
 }
 
-func (c *rpcClient) close() { c.transport.CloseIdleConnections() }
+func (c *rpcClient) close() {
+	c.transport.CloseIdleConnections()
+	c.bulk.CloseIdleConnections()
+}

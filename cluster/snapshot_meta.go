@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/deucaliondb/deucalion/fsm"
 )
 
 const (
@@ -26,20 +28,11 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// snapshotFile is one file below data/. Its size is part of the stream's size, so the files of a snapshot never
-// change: they are hard links to immutable files.
-type snapshotFile struct {
-	Path string `json:"path"` // slashes
-	Size int64  `json:"size"`
-	// CRC is the CRC-32C of a file that came over the network. One that was linked here is not read for it; its
-	// own checksum is in the FSM's manifest, and it is summed while it is streamed.
-	CRC *uint32 `json:"crc32c,omitempty"`
-}
-
-// snapshotMeta is meta.json.
+// snapshotMeta is meta.json. What the FSM's files are, and their checksums, is in the FSM's manifest.
 type snapshotMeta struct {
-	Raft  raft.SnapshotMeta `json:"raft"`
-	Files []snapshotFile    `json:"files"`
+	Raft raft.SnapshotMeta `json:"raft"`
+
+	manifest int64 // size of the FSM's manifest, for the size of the offer
 }
 
 // write stores m durably in dir: one line of JSON, one line with its CRC.
@@ -48,7 +41,7 @@ func (m *snapshotMeta) write(dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	b = fmt.Appendf(b, "\n%08x\n", crc32.Checksum(b, castagnoli))
+	b = appendSum(append(b, '\n'), b)
 	f, err := os.OpenFile(filepath.Join(dir, metaName), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
@@ -67,55 +60,47 @@ func readSnapshotMeta(dir string) (*snapshotMeta, error) {
 		return nil, err
 	}
 	line, sum, _ := bytes.Cut(b, []byte("\n"))
-	if string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(line, castagnoli)) {
+	if !bytes.Equal(sum, appendSum(nil, line)) {
 		return nil, fmt.Errorf("%s: wrong checksum", metaName)
 	}
 	m := &snapshotMeta{}
 	if err := json.Unmarshal(line, m); err != nil {
 		return nil, fmt.Errorf("%s: %w", metaName, err)
 	}
-	return m, nil
+	return m, m.measure(dir)
 }
 
-// verifyFiles compares the listed files with the disk, by size.
-func (m *snapshotMeta) verifyFiles(dir string) error {
-	for _, f := range m.Files {
-		fi, err := os.Stat(filepath.Join(dir, dataName, filepath.FromSlash(f.Path)))
-		if err != nil {
-			return err
-		}
-		if fi.Size() != f.Size {
-			return fmt.Errorf("%s: %d bytes, want %d", f.Path, fi.Size(), f.Size)
-		}
+// measure looks up how large the manifest of the snapshot in dir is.
+func (m *snapshotMeta) measure(dir string) error {
+	fi, err := os.Stat(filepath.Join(dir, dataName, fsm.ManifestName))
+	if err != nil {
+		return err
 	}
+	m.manifest = fi.Size()
 	return nil
 }
 
-// syncTree lists the regular files below root and syncs every directory. The files themselves are synced already.
-func syncTree(root string) ([]snapshotFile, error) {
-	var files []snapshotFile
-	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
+// sumLength is what appendSum appends.
+const sumLength = 9
+
+// appendSum appends the CRC-32C of what as one line of hex.
+func appendSum(b, what []byte) []byte {
+	return fmt.Appendf(b, "%08x\n", crc32.Checksum(what, castagnoli))
+}
+
+// syncTree syncs every directory below root. The files are synced already; only regular ones are allowed.
+func syncTree(root string) error {
+	return filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
 			return err
-		}
-		if d.IsDir() {
+		case d.IsDir():
 			return syncDir(p)
-		}
-		fi, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if !fi.Mode().IsRegular() {
+		case !d.Type().IsRegular():
 			return fmt.Errorf("%s is not a regular file", p)
 		}
-		rel, err := filepath.Rel(root, p)
-		if err != nil {
-			return err
-		}
-		files = append(files, snapshotFile{Path: filepath.ToSlash(rel), Size: fi.Size()})
 		return nil
 	})
-	return files, err
 }
 
 // syncDir makes the names in a directory durable. Some filesystems cannot, and say EINVAL.

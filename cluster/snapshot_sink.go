@@ -6,7 +6,6 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,7 +26,7 @@ func (s *SnapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 		Version: version, Index: index, Term: term, Configuration: conf, ConfigurationIndex: confIndex,
 	}
 	for msec := time.Now().UnixMilli(); ; msec++ {
-		k.meta.Raft.ID = fmt.Sprintf("%d-%d-%d", term, index, msec)
+		k.meta.Raft.ID = snapshotID{term: term, index: index, msec: msec}.String()
 		k.dir = filepath.Join(s.dir, k.meta.Raft.ID) + tmpSuffix
 		if _, err := os.Stat(filepath.Join(s.dir, k.meta.Raft.ID)); err == nil {
 			continue // made in the same millisecond
@@ -43,15 +42,13 @@ func (s *SnapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 	}
 }
 
-// snapshotSink is filled in one of two ways: fsmSnapshot.Persist puts files into dataDir, or the stream of a leader is
+// snapshotSink is filled in one of two ways: fsmSnapshot.Persist puts files into dataDir, or the offer of a leader is
 // written to it. Not goroutine-safe, but Close and Cancel may follow each other in any order and number, as Raft does.
 type snapshotSink struct {
 	store *SnapshotStore
 	dir   string
 	meta  snapshotMeta
-
-	pipe     *io.PipeWriter // set by the first Write
-	unpacked chan error
+	offer []byte // of a leader
 
 	once sync.Once
 	err  error
@@ -63,22 +60,18 @@ func (k *snapshotSink) ID() string { return k.meta.Raft.ID }
 // dataDir is the empty directory that a local snapshot is put into.
 func (k *snapshotSink) dataDir() string { return filepath.Join(k.dir, dataName) }
 
-// Write takes the stream of a leader and unpacks it as it arrives.
+// Write takes the offer of a leader.
 func (k *snapshotSink) Write(p []byte) (int, error) {
-	if k.pipe == nil {
-		r, w := io.Pipe()
-		k.pipe, k.unpacked = w, make(chan error, 1)
-		go func() {
-			files, err := unpackSnapshot(r, k.dataDir())
-			_ = r.CloseWithError(err)
-			k.meta.Files = files
-			k.unpacked <- err
-		}()
+	if len(k.offer)+len(p) > maxOffer {
+		return 0, fmt.Errorf("%w: more than %d bytes", errBadOffer, maxOffer)
 	}
-	return k.pipe.Write(p)
+	k.offer = append(k.offer, p...)
+	return len(p), nil
 }
 
 // Close makes the snapshot durable and visible, in this order: files (already), names, meta.json, rename, parent.
+// An offer whose files are not all here is refused with errCatchingUp and handed to the fetcher: Raft installs
+// snapshots on its main loop, which must not wait for a transfer. The leader comes again, every ten seconds at least.
 func (k *snapshotSink) Close() error {
 	k.once.Do(func() {
 		if k.err = k.finish(); k.err != nil {
@@ -89,27 +82,18 @@ func (k *snapshotSink) Close() error {
 }
 
 func (k *snapshotSink) finish() error {
-	if k.pipe != nil {
-		_ = k.pipe.Close()
-		if err := <-k.unpacked; err != nil {
-			return fmt.Errorf("received snapshot: %w", err)
+	if k.offer != nil {
+		if err := k.takeOffer(); err != nil {
+			return err
 		}
 	}
-	files, err := syncTree(k.dataDir())
-	if err != nil {
+	if err := syncTree(k.dataDir()); err != nil {
 		return err
 	}
-	if len(files) == 0 {
-		return errors.New("snapshot without files")
-	}
-	if k.pipe == nil {
-		k.meta.Files = files
-	} else if len(files) != len(k.meta.Files) {
-		return fmt.Errorf("received snapshot: %d files on disk, %d in the stream", len(files), len(k.meta.Files))
-	}
-	if k.meta.Raft.Size, err = streamSize(k.meta.Files); err != nil {
+	if err := k.meta.measure(k.dir); err != nil {
 		return err
 	}
+	k.meta.Raft.Size = offerSize(k.store.nodeID(), &k.meta)
 	if err := k.meta.write(k.dir); err != nil {
 		return err
 	}
@@ -119,15 +103,28 @@ func (k *snapshotSink) finish() error {
 	return k.store.publish(&k.meta, k.dir)
 }
 
+// takeOffer puts the offered snapshot into dataDir if it has been fetched.
+func (k *snapshotSink) takeOffer() error {
+	o, err := parseOffer(k.offer)
+	if err != nil {
+		return err
+	}
+	if o.Index != k.meta.Raft.Index || o.Term != k.meta.Raft.Term {
+		return fmt.Errorf("%w: of index %d, term %d, the leader installs index %d, term %d",
+			errBadOffer, o.Index, o.Term, k.meta.Raft.Index, k.meta.Raft.Term)
+	}
+	take := k.store.receiver()
+	if take == nil {
+		return fmt.Errorf("%w: nothing fetches snapshots here", errCatchingUp)
+	}
+	return take(o, k.dataDir())
+}
+
 // Cancel removes what is not finished.
 func (k *snapshotSink) Cancel() error {
 	var err error
 	k.once.Do(func() {
 		k.err = errors.New("snapshot was cancelled")
-		if k.pipe != nil {
-			_ = k.pipe.CloseWithError(k.err)
-			<-k.unpacked
-		}
 		err = os.RemoveAll(k.dir)
 	})
 	return err

@@ -29,10 +29,11 @@ const (
 
 // SnapshotStore is a raft.SnapshotStore of directories:
 //
-//	<term>-<index>-<msec>/meta.json   Raft's meta data, the list of files, a checksum
+//	<term>-<index>-<msec>/meta.json   Raft's meta data, a checksum
 //	<term>-<index>-<msec>/data/       what fsm.Snapshot.Persist made: hard links, mostly
 //	<...>.tmp                         not finished or half removed; deleted when the store is opened
 //	<...>.damaged                     set aside when the store was opened
+//	incoming/                         what is being fetched from another node, see catchup.go
 //
 // Two are retained. A snapshot that is being read stays until its last reader is closed. Goroutine-safe.
 type SnapshotStore struct {
@@ -41,16 +42,35 @@ type SnapshotStore struct {
 	damaged uint64 // highest index of a snapshot that this opening set aside
 
 	mu    sync.Mutex          // protects the following, and the names in dir
+	node  string              // this node's id, for offers
+	take  receiveFunc         // what becomes of offers
 	metas []*snapshotMeta     // good and finished ones, newest first
-	pins  map[string]int      // open readers
+	pins  map[string]int      // open readers and others that need the files
 	dead  map[string]struct{} // reaped while pinned
 }
 
+// receiveFunc moves the files of an offered snapshot into dst, an empty directory; or it returns errCatchingUp.
+type receiveFunc func(o *offer, dst string) error
+
+// verifyAllName is a file in the data directory. While it is there the next OpenSnapshots reads every byte.
+const verifyAllName = "verify-all"
+
 // OpenSnapshots opens <dir>/snapshots-raft, dir being the data directory, and makes it if need be. Snapshots that are
-// damaged (meta.json, sizes, fsm.VerifySnapshot) are renamed to *.damaged with an error in the log, and the one
-// before is used; Start refuses the directory if the log does not reach back to it.
+// damaged (meta.json, fsm.VerifySnapshot) are renamed to *.damaged with an error in the log, and the one before is
+// used; Start refuses the directory if the log does not reach back to it. All bytes are verified if <dir>/verify-all
+// exists, which is then removed; otherwise chunk segments by their sizes only.
 func OpenSnapshots(dir string, logger *slog.Logger) (*SnapshotStore, error) {
-	return openSnapshots(dir, logger, func(d string) error { return fsm.VerifySnapshot(d, false) })
+	mark := filepath.Join(dir, verifyAllName)
+	_, err := os.Stat(mark)
+	full := err == nil
+	s, err := openSnapshots(dir, logger, func(d string) error { return fsm.VerifySnapshot(d, full) })
+	if err != nil || !full {
+		return s, err
+	}
+	if err := os.Remove(mark); err != nil {
+		return nil, err
+	}
+	return s, syncDir(dir)
 }
 
 func openSnapshots(dir string, logger *slog.Logger, verify func(dir string) error) (*SnapshotStore, error) {
@@ -69,6 +89,7 @@ func openSnapshots(dir string, logger *slog.Logger, verify func(dir string) erro
 	for _, e := range es {
 		name := e.Name()
 		switch {
+		case name == incomingName: // survives restarts, the fetcher looks after it
 		case strings.HasSuffix(name, tmpSuffix):
 			err = os.RemoveAll(filepath.Join(s.dir, name))
 		case strings.HasSuffix(name, damagedSuffix):
@@ -95,18 +116,14 @@ func (s *SnapshotStore) load(name string, verify func(string) error) error {
 		err = fmt.Errorf("%s names snapshot %q", metaName, m.Raft.ID)
 	}
 	if err == nil {
-		err = m.verifyFiles(dir)
-	}
-	if err == nil {
 		err = verify(filepath.Join(dir, dataName))
 	}
 	if err == nil {
 		s.metas = append(s.metas, m)
 		return nil
 	}
-	var term, index, msec uint64
-	if _, scanErr := fmt.Sscanf(name, "%d-%d-%d", &term, &index, &msec); scanErr == nil {
-		s.damaged = max(s.damaged, index)
+	if id, ok := parseSnapshotID(name); ok {
+		s.damaged = max(s.damaged, id.index)
 	}
 	s.logger.Error("Set aside a damaged Raft snapshot, the one before it is used", "snapshot", dir+damagedSuffix, "err", err)
 	return os.Rename(dir, dir+damagedSuffix)
@@ -159,15 +176,14 @@ func (s *SnapshotStore) newest() (index, term uint64) {
 func (s *SnapshotStore) newestTime() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var term, index uint64
-	var msec int64
 	if len(s.metas) == 0 {
 		return time.Time{}
 	}
-	if _, err := fmt.Sscanf(s.metas[0].Raft.ID, "%d-%d-%d", &term, &index, &msec); err != nil {
+	id, ok := parseSnapshotID(s.metas[0].Raft.ID)
+	if !ok {
 		return time.Time{}
 	}
-	return time.UnixMilli(msec)
+	return time.UnixMilli(id.msec)
 }
 
 // oldest returns the index of the oldest retained snapshot, 0 while fewer than two are there.
@@ -186,40 +202,38 @@ func (s *SnapshotStore) List() ([]*raft.SnapshotMeta, error) {
 	defer s.mu.Unlock()
 	out := make([]*raft.SnapshotMeta, 0, len(s.metas))
 	for _, m := range s.metas {
-		c := m.Raft
-		out = append(out, &c)
+		out = append(out, s.raftMetaLocked(m))
 	}
 	return out, nil
+}
+
+// raftMetaLocked returns a copy with the size that this node's offer has; the directory may have been made before the
+// node had its id.
+func (s *SnapshotStore) raftMetaLocked(m *snapshotMeta) *raft.SnapshotMeta {
+	c := m.Raft
+	c.Size = offerSize(s.node, m)
+	return &c
 }
 
 // Open implements raft.SnapshotStore. The caller closes the reader, which pins the snapshot.
 func (s *SnapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, m := range s.metas {
-		if m.Raft.ID == id {
-			s.pins[id]++
-			c := m.Raft
-			return &c, &snapshotReader{store: s, meta: m, dir: s.dataDir(id)}, nil
-		}
+	m := s.findLocked(id)
+	if m == nil {
+		return nil, nil, fmt.Errorf("snapshot %s: %w", id, os.ErrNotExist)
 	}
-	return nil, nil, fmt.Errorf("snapshot %s: %w", id, os.ErrNotExist)
+	c := s.raftMetaLocked(m)
+	return c, &snapshotReader{store: s, meta: m, dir: s.dataDir(id), unpin: s.pinLocked(id)}, nil
 }
 
-// unpin ends one reader.
-func (s *SnapshotStore) unpin(id string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pins[id]--
-	if s.pins[id] > 0 {
-		return nil
+func (s *SnapshotStore) findLocked(id string) *snapshotMeta {
+	for _, m := range s.metas {
+		if m.Raft.ID == id {
+			return m
+		}
 	}
-	delete(s.pins, id)
-	if _, ok := s.dead[id]; !ok {
-		return nil
-	}
-	delete(s.dead, id)
-	return s.removeLocked(id)
+	return nil
 }
 
 // publish takes in what a sink has finished and reaps what is too much. The snapshot is durable when it returns.

@@ -4,9 +4,9 @@
 package cluster
 
 import (
-	"archive/tar"
-	"bytes"
+	"encoding/json"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,14 +14,19 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/storage"
 )
 
-func noVerify(string) error { return nil }
+func verifyQuick(dir string) error { return fsm.VerifySnapshot(dir, false) }
 
 func testStore(t *testing.T, dir string) *SnapshotStore {
-	s, err := openSnapshots(dir, discard, noVerify)
+	s, err := openSnapshots(dir, discard, verifyQuick)
 	require.NoError(t, err)
+	s.attach("a", nil)
 	return s
 }
 
@@ -31,19 +36,45 @@ func create(t *testing.T, s *SnapshotStore, index uint64) *snapshotSink {
 	return k.(*snapshotSink)
 }
 
+var testBlock = ulid.MustParse("01ARZ3NDEKTSV4RRFFQ69G5FAV")
+
 var testFiles = map[string]string{
-	"state":                      "the state",
-	"empty":                      "",
-	"blocks/01ABC/chunks/000001": strings.Repeat("c", 3*copyBuffer+17),
-	"blocks/01ABC/" + strings.Repeat("long", 50): "a name that does not fit into a plain header",
+	"meta.json":               "{}",
+	"empty":                   "",
+	"chunks/000001":           strings.Repeat("c", 300_000),
+	strings.Repeat("long", 5): "a name",
 }
 
-func writeFiles(t *testing.T, dir string) {
+func testFile(name, content string) storage.File {
+	return storage.File{Path: name, Size: int64(len(content)), CRC32C: crc32.Checksum([]byte(content), castagnoli)}
+}
+
+func testManifest() fsm.Manifest {
+	b := storage.BlockFiles{ULID: testBlock, MaxTime: 10, Pos: 3}
 	for name, content := range testFiles {
-		p := filepath.Join(dir, name)
-		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
-		require.NoError(t, os.WriteFile(p, []byte(content), 0o644))
+		b.Files = append(b.Files, testFile(name, content))
 	}
+	return fsm.Manifest{Version: 2, Index: 7, Term: 2, State: testFile("state", "the state"), Blocks: []storage.BlockFiles{b}}
+}
+
+func manifestBytes(t testing.TB, m fsm.Manifest) []byte {
+	b, err := json.Marshal(m)
+	require.NoError(t, err)
+	return appendSum(append(b, '\n'), b)
+}
+
+// writeFiles fills dir as fsm.Snapshot.Persist does.
+func writeFiles(t *testing.T, dir string) {
+	write := func(name string, content []byte) {
+		p := filepath.Join(dir, filepath.FromSlash(name))
+		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
+		require.NoError(t, os.WriteFile(p, content, 0o644))
+	}
+	for name, content := range testFiles {
+		write("blocks/"+testBlock.String()+"/"+name, []byte(content))
+	}
+	write("state", []byte("the state"))
+	write(fsm.ManifestName, manifestBytes(t, testManifest()))
 }
 
 // local makes a snapshot as fsmSnapshot.Persist and Raft do.
@@ -55,101 +86,82 @@ func local(t *testing.T, s *SnapshotStore, index uint64) string {
 	return k.ID()
 }
 
-func TestSnapshotRoundTrip(t *testing.T) {
-	from, to := testStore(t, t.TempDir()), testStore(t, t.TempDir())
-	id := local(t, from, 7)
-	meta, r, err := from.Open(id)
-	require.NoError(t, err)
-	k := create(t, to, 7)
-	n, err := io.Copy(k, r)
-	require.NoError(t, err)
-	require.Equal(t, meta.Size, n, "the size is exact")
-	require.NoError(t, r.Close())
-	require.NoError(t, k.Close())
-
-	dir, ok := to.Latest()
-	require.True(t, ok)
-	for name, content := range testFiles {
-		b, err := os.ReadFile(filepath.Join(dir, name))
-		require.NoError(t, err)
-		require.Equal(t, content, string(b))
-	}
-	list, err := to.List()
-	require.NoError(t, err)
-	require.Len(t, list, 1)
-	require.Equal(t, meta.Size, list[0].Size)
-	require.Equal(t, meta.Configuration, list[0].Configuration)
-
-	// What was received can be opened again, and sent on.
-	again := testStore(t, filepath.Dir(to.dir))
-	_, r, err = again.Open(list[0].ID)
-	require.NoError(t, err)
-	n, err = io.Copy(io.Discard, r)
-	require.NoError(t, err)
-	require.Equal(t, meta.Size, n)
-	require.NoError(t, r.Close())
-}
-
+// stream reads what Raft sends, and holds it against the size that Raft announces.
 func stream(t *testing.T, s *SnapshotStore, id string) []byte {
-	_, r, err := s.Open(id)
+	meta, r, err := s.Open(id)
 	require.NoError(t, err)
-	defer r.Close()
 	b, err := io.ReadAll(r)
 	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	require.Equal(t, meta.Size, int64(len(b)), "the size is exact")
+	list, err := s.List()
+	require.NoError(t, err)
+	for _, m := range list {
+		if m.ID == id {
+			require.Equal(t, meta.Size, m.Size)
+		}
+	}
 	return b
 }
 
 // receive feeds a stream as InstallSnapshot does.
-func receive(t *testing.T, s *SnapshotStore, b []byte) error {
-	k := create(t, s, 9)
-	if _, err := io.Copy(k, bytes.NewReader(b)); err != nil {
-		require.NoError(t, k.Cancel())
-		return err
+func receive(t *testing.T, s *SnapshotStore, index uint64, b []byte) error {
+	k := create(t, s, index)
+	for len(b) > 0 {
+		n, err := k.Write(b[:min(len(b), 1000)])
+		if err != nil {
+			require.NoError(t, k.Cancel())
+			return err
+		}
+		b = b[n:]
 	}
 	return k.Close()
 }
 
-func TestSnapshotStreamIsChecked(t *testing.T) {
+func TestSnapshotOfferAndInstall(t *testing.T) {
 	from, to := testStore(t, t.TempDir()), testStore(t, t.TempDir())
-	good := stream(t, from, local(t, from, 7))
-	require.NoError(t, receive(t, testStore(t, t.TempDir()), good))
+	id := local(t, from, 7)
+	sent := stream(t, from, id)
 
-	at := bytes.Index(good, []byte("the state"))
-	flipped := bytes.Clone(good)
-	flipped[at] ^= 1
-	require.ErrorContains(t, receive(t, to, flipped), "checksum")
-	require.Error(t, receive(t, to, good[:len(good)/2]))
-	require.Error(t, receive(t, to, good[:0]))
-	require.Error(t, receive(t, to, append(bytes.Clone(good), 1)), "a byte too many")
-	for _, name := range []string{"../x", "/etc/x", "a/../../x", "./x", "a//b", ""} {
-		require.Error(t, receive(t, to, hostile(t, name, tar.TypeReg)), name)
-	}
-	for _, typ := range []byte{tar.TypeSymlink, tar.TypeLink, tar.TypeDir, tar.TypeChar} {
-		require.Error(t, receive(t, to, hostile(t, "x", typ)))
-	}
-	require.Error(t, receive(t, to, append(hostile(t, "x", tar.TypeReg), hostile(t, "x", tar.TypeReg)...)), "twice")
-	es, err := os.ReadDir(to.dir)
+	require.ErrorIs(t, receive(t, to, 7, sent), errCatchingUp)
+	staged := filepath.Join(to.dir, "fetched")
+	here := false
+	to.attach("b", func(o *offer, dst string) error {
+		require.Equal(t, id, o.Snapshot)
+		require.Equal(t, "a", o.Node)
+		require.Equal(t, testManifest().State, o.manifest.State)
+		if !here {
+			return errCatchingUp
+		}
+		require.NoError(t, os.Remove(dst))
+		return os.Rename(staged, dst)
+	})
+	require.ErrorIs(t, receive(t, to, 7, sent), errCatchingUp)
+	_, ok := to.Latest()
+	require.False(t, ok)
+	here = true
+	require.NoError(t, os.Mkdir(staged, 0o755))
+	writeFiles(t, staged)
+	require.NoError(t, receive(t, to, 7, sent))
+
+	dir, ok := to.Latest()
+	require.True(t, ok)
+	require.NoError(t, fsm.VerifySnapshot(dir, true))
+	list, err := to.List()
 	require.NoError(t, err)
-	require.Empty(t, es, "nothing is left of any of them")
-}
+	require.Len(t, list, 1)
+	require.Equal(t, "a", string(list[0].Configuration.Servers[0].ID))
 
-func hostile(t *testing.T, name string, typ byte) []byte {
-	var b bytes.Buffer
-	require.NoError(t, tar.NewWriter(&b).WriteHeader(&tar.Header{Name: name, Typeflag: typ, Linkname: "/etc/passwd"}))
-	return b.Bytes()
-}
-
-// A file that rots after it was received is not sent on.
-func TestSnapshotRotIsNotSpread(t *testing.T) {
-	from, to := testStore(t, t.TempDir()), testStore(t, t.TempDir())
-	require.NoError(t, receive(t, to, stream(t, from, local(t, from, 9))))
-	dir, _ := to.Latest()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "state"), []byte("THE STATE"), 0o644))
-	_, r, err := to.Open(filepath.Base(filepath.Dir(dir)))
+	// What was received can be opened again, and offered to others.
+	again := testStore(t, filepath.Dir(to.dir))
+	again.attach("a node with a longer name", nil)
+	o, err := parseOffer(stream(t, again, list[0].ID))
+	require.Error(t, err, "spaces in a node id")
+	require.Nil(t, o)
+	again.attach("longer-name", nil)
+	o, err = parseOffer(stream(t, again, list[0].ID))
 	require.NoError(t, err)
-	defer r.Close()
-	_, err = io.Copy(io.Discard, r)
-	require.ErrorContains(t, err, "rotted")
+	require.Equal(t, "longer-name", o.Node)
 }
 
 func TestSnapshotReapWaitsForReaders(t *testing.T) {
@@ -189,13 +201,14 @@ func TestSnapshotCancelAndLeftovers(t *testing.T) {
 	require.NoError(t, k.Cancel())
 	require.Error(t, k.Close())
 	k = create(t, s, 2)
-	_, err := k.Write([]byte("not a tar"))
+	_, err := k.Write([]byte("the beginning of an offer"))
 	require.NoError(t, err)
 	require.NoError(t, k.Cancel())
 	k = create(t, s, 3) // the process dies here
 	writeFiles(t, k.dataDir())
 	_, ok := s.Latest()
 	require.False(t, ok)
+	require.Error(t, create(t, s, 4).Close(), "a snapshot without files")
 	s = testStore(t, dir)
 	es, err := os.ReadDir(s.dir)
 	require.NoError(t, err)
@@ -211,6 +224,9 @@ func TestSnapshotDamagedIsSetAside(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, metaName), b, 0o644))
 		},
 		"no meta": func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, metaName))) },
+		"no manifest": func(t *testing.T, dir string) {
+			require.NoError(t, os.Remove(filepath.Join(dir, dataName, fsm.ManifestName)))
+		},
 		"missing": func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, dataName, "state"))) },
 		"truncated": func(t *testing.T, dir string) {
 			require.NoError(t, os.Truncate(filepath.Join(dir, dataName, "state"), 3))
@@ -226,7 +242,7 @@ func TestSnapshotDamagedIsSetAside(t *testing.T) {
 				if name == "fsm" && strings.Contains(d, bad) {
 					return errors.New("a block is short")
 				}
-				return nil
+				return verifyQuick(d)
 			})
 			require.NoError(t, err)
 			latest, ok := s.Latest()
@@ -237,4 +253,26 @@ func TestSnapshotDamagedIsSetAside(t *testing.T) {
 			require.Zero(t, s.oldest(), "one is left: the whole log is kept")
 		})
 	}
+}
+
+// A flipped bit in a chunk segment is found only when all bytes are read, which the file verify-all asks for, once.
+func TestVerifyAll(t *testing.T) {
+	dir := t.TempDir()
+	s := testStore(t, dir)
+	good, bad := local(t, s, 5), local(t, s, 6)
+	chunks := filepath.Join(s.dataDir(bad), "blocks", testBlock.String(), "chunks", "000001")
+	b, err := os.ReadFile(chunks)
+	require.NoError(t, err)
+	b[1000] ^= 1
+	require.NoError(t, os.WriteFile(chunks, b, 0o644))
+	mark := filepath.Join(dir, verifyAllName)
+
+	s, err = OpenSnapshots(dir, discard)
+	require.NoError(t, err)
+	require.Equal(t, bad, s.newestID())
+	require.NoError(t, os.WriteFile(mark, nil, 0o644))
+	s, err = OpenSnapshots(dir, discard)
+	require.NoError(t, err)
+	require.Equal(t, good, s.newestID())
+	require.NoFileExists(t, mark)
 }

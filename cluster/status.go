@@ -37,6 +37,8 @@ type NodeStatus struct {
 	Alive         bool   `json:"alive"` // by gossip
 	BlocksBytes   int64  `json:"blocks_bytes"`
 	Err           string `json:"err,omitempty"`
+	// CatchUp is there while the node fetches a snapshot of another one.
+	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
 }
 
 // nodeReport is the answer to rpcStatus.
@@ -49,6 +51,8 @@ type nodeReport struct {
 	HTTPAddress  string `json:"http_address"`
 	Version      string `json:"version"`
 	Err          string `json:"err,omitempty"` // why the node is broken
+
+	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
 }
 
 func (n *Node) ownReport() nodeReport {
@@ -56,6 +60,7 @@ func (n *Node) ownReport() nodeReport {
 	r := nodeReport{
 		Leader: n.isLeader(), Term: n.raft.CurrentTerm(), AppliedIndex: applied, CommitIndex: n.raft.CommitIndex(),
 		BlocksBytes: n.fsm.BlocksSize(), HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
+		CatchUp: n.catchUp.status(),
 	}
 	if n.fsmFailed() {
 		r.Err = n.fsm.Err().Error()
@@ -117,7 +122,7 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 		return st
 	}
 	st.AppliedIndex, st.CommitIndex, st.BlocksBytes, st.Err = r.AppliedIndex, r.CommitIndex, r.BlocksBytes, r.Err
-	st.HTTPAddress, st.Version = r.HTTPAddress, r.Version
+	st.HTTPAddress, st.Version, st.CatchUp = r.HTTPAddress, r.Version, r.CatchUp
 	switch {
 	case r.Leader:
 		st.Role = RoleLeader

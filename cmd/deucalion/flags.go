@@ -58,6 +58,10 @@ type options struct {
 	bootstrapExpect int
 	logStore        string
 
+	snapshotMaxRate units.Base2Bytes
+	snapshotLogSize units.Base2Bytes
+	trailingLogSize units.Base2Bytes
+
 	shown map[string]string // all flags and their values, for /api/v1/status/flags
 }
 
@@ -149,6 +153,13 @@ func (o *options) clusterFlags(app *kingpin.Application) {
 		Default("1").IntVar(&o.bootstrapExpect)
 	app.Flag("raft.log-store", "What keeps the Raft log: wal or boltdb. Fixed for the life of the data directory.").
 		Default(cluster.LogStoreWAL).EnumVar(&o.logStore, cluster.LogStoreWAL, cluster.LogStoreBoltDB)
+	app.Flag("cluster.snapshot-max-rate", "Maximum number of bytes per second of Raft snapshots that this node sends to nodes which are too far behind for the log. 0 means no limit. Based on powers-of-2, so 1KB is 1024B.").
+		Default("64MiB").BytesVar(&o.snapshotMaxRate)
+	// Hidden: for tests, which cannot wait for so much log.
+	app.Flag("raft.snapshot-log-size", "Bytes of log after which a Raft snapshot is made.").
+		Hidden().Default("64MiB").BytesVar(&o.snapshotLogSize)
+	app.Flag("raft.trailing-log-size", "Bytes of log that are kept behind a Raft snapshot.").
+		Hidden().Default("64MiB").BytesVar(&o.trailingLogSize)
 }
 
 // check refuses values that parse and still make no sense.
@@ -162,6 +173,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--web.max-connections must be at least 1, got %d", o.maxConnections)
 	case o.maxStaleness <= 0:
 		return fmt.Errorf("--query.max-staleness must be positive, got %s", o.maxStaleness)
+	case o.snapshotMaxRate < 0:
+		return fmt.Errorf("--cluster.snapshot-max-rate must not be negative, got %s", o.snapshotMaxRate)
 	case strings.TrimSpace(o.dataDir) == "":
 		return fmt.Errorf("--storage.tsdb.path must not be empty")
 	}
