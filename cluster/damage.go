@@ -11,10 +11,6 @@ import (
 	"time"
 )
 
-// verifyAllName is a file in the data directory that asks the next start to compare every file of the snapshots with
-// its checksum, chunk segments too. OpenSnapshots removes it when that is done.
-const verifyAllName = "verify-all"
-
 const damageRetry = 10 * time.Second
 
 // watchDamage ends the process when a block on its disk is damaged and the other members are well, so that the next
