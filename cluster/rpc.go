@@ -42,6 +42,7 @@ var rpcErrors = map[string]error{
 	"no-leader":  ErrNoLeader,
 	"not-leader": errNotLeader,
 	"overloaded": ErrOverloaded,
+	"disk-full":  ErrDiskFull,
 	"too-large":  ErrTooLarge,
 	"stopped":    ErrStopped,
 	"fsm-failed": ErrFSMFailed,

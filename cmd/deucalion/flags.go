@@ -38,6 +38,7 @@ type options struct {
 	dataDir       string
 	retentionTime model.Duration
 	retentionSize units.Base2Bytes
+	minFree       units.Base2Bytes
 
 	remoteRead api.RemoteReadLimits
 
@@ -110,6 +111,8 @@ func (o *options) storageFlags(app *kingpin.Application) {
 		SetValue(&o.retentionTime)
 	app.Flag("storage.tsdb.retention.size", "Maximum number of bytes that can be stored for blocks. A unit is required, supported units: B, KB, MB, GB, TB, PB, EB. Ex: \"512MB\". Based on powers-of-2, so 1KB is 1024B. Must be the same on all nodes.").
 		BytesVar(&o.retentionSize)
+	app.Flag("storage.min-free", "Room that this node leaves on the disk. With less, it is not ready, hands the leadership over and takes no samples until there is room again; with less than half of it, it takes part in nothing. 0 switches it off. Units as for \"storage.tsdb.retention.size\".").
+		Default("1GiB").BytesVar(&o.minFree)
 	app.Flag("storage.remote.read-sample-limit", "Maximum overall number of samples to return via the remote read interface, in a single query. 0 means no limit. This limit is ignored for streamed response types.").
 		Default("5e7").SetValue((*sampleLimit)(&o.remoteRead.Samples))
 	app.Flag("storage.remote.read-concurrent-limit", "Maximum number of concurrent remote read calls. 0 means no limit.").
