@@ -10,6 +10,7 @@ import (
 	"hash/fnv"
 	"os"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -48,11 +49,14 @@ func boltError(path, part string, err error) error {
 	return &damage{part, path, err}
 }
 
-// isIO tells that the system refused something, which says nothing about what is in the files. A file that is missing
-// is missing, though.
+// isIO tells that the system refused something, which says nothing about what is in the files. Other errors of it do:
+// a file that is missing or already there, an impossible offset.
 func isIO(err error) bool {
 	var errno syscall.Errno
-	return errors.As(err, &errno) && errno != syscall.ENOENT
+	return errors.As(err, &errno) && slices.Contains([]syscall.Errno{
+		syscall.EACCES, syscall.EBUSY, syscall.EDQUOT, syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
+		syscall.ENOSPC, syscall.EPERM, syscall.EROFS,
+	}, errno)
 }
 
 var errPanicked = errors.New("panic")
