@@ -13,6 +13,9 @@ var (
 	// ErrOverloaded: too many bytes are being proposed at once on this node or on the leader; nothing was
 	// proposed. Come back later.
 	ErrOverloaded = errors.New("too many bytes in flight")
+	// ErrDiskFull: there is too little room on the disk of this node, of the leader, or of a majority; nothing was
+	// proposed. Come back later.
+	ErrDiskFull = errors.New("disk is full")
 	// ErrTooLarge: the entry exceeds MaxEntryBytes; it will never be accepted.
 	ErrTooLarge = errors.New("entry too large")
 	// ErrStopped: this node is shutting down.

@@ -77,7 +77,7 @@ func (n *Node) caughtUp(ctx context.Context, id string, good map[string]int) boo
 	ctx, cancel := context.WithTimeout(ctx, membersEvery)
 	defer cancel()
 	r, err := n.report(ctx, id)
-	if err != nil || r.Err != "" || r.AppliedIndex == 0 || r.AppliedIndex+promoteLag < n.raft.CommitIndex() {
+	if err != nil || r.Err != "" || r.Recovering != "" || r.AppliedIndex == 0 || r.AppliedIndex+promoteLag < n.raft.CommitIndex() {
 		delete(good, id)
 		return false
 	}

@@ -39,6 +39,7 @@ type metrics struct {
 	joinFailures  prometheus.Counter
 	dutyFailures  *prometheus.CounterVec
 	refusedConns  *prometheus.CounterVec
+	heals         *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -87,6 +88,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		idConflicts:   counter("deucalion_gossip_node_id_conflicts_total", "Times two live nodes were found to use one node id."),
 		joinFailures:  counter("deucalion_gossip_join_failures_total", "Attempts to reach a gossip peer that failed."),
 		dutyFailures:  vec("deucalion_cluster_duty_failures_total", "Failures of the leader's background duties.", "duty"),
+		heals:         vec("deucalion_cluster_heals_total", "Damaged parts of the Raft state that were set aside, to be got back from the other nodes.", "what"),
 		refusedConns:  vec("deucalion_cluster_connections_refused_total", "Incoming cluster connections closed before use, by reason.", "reason"),
 	}
 }
@@ -112,6 +114,9 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 	gauge("deucalion_raft_voters", "Voters in the configuration.", func() float64 { return float64(len(voters(n.servers()))) })
 	gauge("deucalion_cluster_staleness_seconds", "How far this node may be behind the leader; +Inf when unknown.", func() float64 { return n.fresh.seconds() })
 	gauge("deucalion_cluster_fsm_failed", "1 when a broken invariant stopped this node's state machine.", func() float64 { return yes(n.fsmFailed()) })
+	gauge("deucalion_cluster_recovering", "1 while this node has no vote, having lost its log or its vote.", func() float64 { return yes(n.amnesia.active()) })
+	gauge("deucalion_storage_free_bytes", "Room on the disk of the data directory; 0 when it is not watched.", func() float64 { return float64(n.disk.free.Load()) })
+	gauge("deucalion_storage_disk_low", "1 when the disk is nearly full, 2 when this node takes no more entries.", func() float64 { return float64(n.disk.level()) })
 	gauge("deucalion_gossip_members", "Live members that gossip knows, this node included.", func() float64 { return float64(len(n.gossip.members())) })
 	gauge("deucalion_raft_catchup_active", "1 while this node fetches, or is about to install, another node's snapshot.", func() float64 { return yes(n.catchUp.status() != nil) })
 	gauge("deucalion_raft_catchup_missing_bytes", "Bytes of another node's snapshot that are still to come.", func() float64 { return float64(n.catchUp.missing()) })

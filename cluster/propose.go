@@ -25,7 +25,7 @@ const (
 // Propose replicates entry, which the caller leaves alone until Propose returns, and for ever if it returns an error.
 // It works on any node and returns when the entry is committed and applied on the leader. Elections, lost
 // connections and everything else that passes are retried until ctx ends (10 s if it has no deadline); the error then
-// wraps ErrNoLeader, and whether the entry is in the log is not known. Other errors: ErrOverloaded (nothing
+// wraps ErrNoLeader, and whether the entry is in the log is not known. Other errors: ErrOverloaded and ErrDiskFull (nothing
 // proposed), ErrTooLarge, ErrStopped, ErrFSMFailed.
 func (n *Node) Propose(ctx context.Context, entry []byte) (fsm.Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
@@ -44,6 +44,8 @@ func proposeResult(err error) string {
 		return "ok"
 	case errors.Is(err, ErrOverloaded):
 		return "overloaded"
+	case errors.Is(err, ErrDiskFull):
+		return "disk_full"
 	case errors.Is(err, ErrNoLeader):
 		return "no_leader"
 	default:
@@ -94,7 +96,7 @@ func (n *Node) proposeOnce(ctx context.Context, entry []byte, t *ticket, changed
 
 // final errors are not cured by another attempt. That another node is stopping or broken is: it will not lead long.
 func final(err error) bool {
-	if errors.Is(err, ErrOverloaded) || errors.Is(err, ErrTooLarge) {
+	if errors.Is(err, ErrOverloaded) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrDiskFull) {
 		return true
 	}
 	return (errors.Is(err, ErrStopped) || errors.Is(err, ErrFSMFailed)) && !errors.Is(err, errRemote)
@@ -113,6 +115,9 @@ func (n *Node) apply(ctx context.Context, entry []byte, t *ticket) (fsm.Result, 
 	}
 	if timeout <= 0 {
 		return fsm.Result{}, ctx.Err()
+	}
+	if err := n.disk.admit(entry); err != nil {
+		return fsm.Result{}, err
 	}
 	t.hold()
 	done := make(chan error, 1)

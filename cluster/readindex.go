@@ -177,5 +177,6 @@ func (n *Node) askTerm(ctx context.Context, id string, term uint64) error {
 
 // handleTerm answers a leader's round.
 func (n *Node) handleTerm(context.Context, []byte) ([]byte, error) {
-	return binary.BigEndian.AppendUint64(nil, n.raft.CurrentTerm()), nil
+	term, err := n.amnesia.term(n.raft.CurrentTerm())
+	return binary.BigEndian.AppendUint64(nil, term), err
 }

@@ -44,6 +44,7 @@ var rpcErrors = map[string]error{
 	"no-leader":  ErrNoLeader,
 	"not-leader": errNotLeader,
 	"overloaded": ErrOverloaded,
+	"disk-full":  ErrDiskFull,
 	"too-large":  ErrTooLarge,
 	"stopped":    ErrStopped,
 	"fsm-failed": ErrFSMFailed,

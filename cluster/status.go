@@ -36,6 +36,8 @@ type NodeStatus struct {
 	Voter         bool   `json:"voter"`
 	Alive         bool   `json:"alive"` // by gossip
 	BlocksBytes   int64  `json:"blocks_bytes"`
+	Recovering    string `json:"recovering,omitempty"` // why the node has no vote
+	Disk          string `json:"disk,omitempty"`       // "low" or "critical"
 	Err           string `json:"err,omitempty"`
 	// CatchUp is there while the node fetches a snapshot of another one.
 	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
@@ -43,16 +45,19 @@ type NodeStatus struct {
 
 // nodeReport is the answer to rpcStatus.
 type nodeReport struct {
-	Leader       bool   `json:"leader"`
-	Term         uint64 `json:"term"`
-	AppliedIndex uint64 `json:"applied_index"`
-	CommitIndex  uint64 `json:"commit_index"`
-	BlocksBytes  int64  `json:"blocks_bytes"`
-	HTTPAddress  string `json:"http_address"`
-	Version      string `json:"version"`
-	Err          string `json:"err,omitempty"` // why the node is broken
-
-	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
+	Leader       bool           `json:"leader"`
+	Term         uint64         `json:"term"`
+	AppliedIndex uint64         `json:"applied_index"`
+	CommitIndex  uint64         `json:"commit_index"`
+	BlocksBytes  int64          `json:"blocks_bytes"`
+	HTTPAddress  string         `json:"http_address"`
+	Version      string         `json:"version"`
+	LastIndex    uint64         `json:"last_index"` // of the log
+	Voters       []string       `json:"voters,omitempty"`
+	Recovering   string         `json:"recovering,omitempty"`
+	Disk         string         `json:"disk,omitempty"`
+	Err          string         `json:"err,omitempty"` // why the node is broken
+	CatchUp      *CatchUpStatus `json:"catch_up,omitempty"`
 }
 
 func (n *Node) ownReport() nodeReport {
@@ -60,7 +65,8 @@ func (n *Node) ownReport() nodeReport {
 	r := nodeReport{
 		Leader: n.isLeader(), Term: n.raft.CurrentTerm(), AppliedIndex: applied, CommitIndex: n.raft.CommitIndex(),
 		BlocksBytes: n.fsm.BlocksSize(), HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
-		CatchUp: n.catchUp.status(),
+		CatchUp:   n.catchUp.status(),
+		LastIndex: n.raft.LastIndex(), Voters: voters(n.servers()), Recovering: n.amnesia.reason(), Disk: n.disk.level().String(),
 	}
 	if n.fsmFailed() {
 		r.Err = n.fsm.Err().Error()
@@ -123,6 +129,7 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 	}
 	st.AppliedIndex, st.CommitIndex, st.BlocksBytes, st.Err = r.AppliedIndex, r.CommitIndex, r.BlocksBytes, r.Err
 	st.HTTPAddress, st.Version, st.CatchUp = r.HTTPAddress, r.Version, r.CatchUp
+	st.Recovering, st.Disk = r.Recovering, r.Disk
 	switch {
 	case r.Leader:
 		st.Role = RoleLeader

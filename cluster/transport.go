@@ -23,7 +23,37 @@ const raftTimeout = 10 * time.Second
 // writing to a slow disk does not answer heartbeats meanwhile, so that its silence counts against the leader's lease.
 // Test: TestTransportHasNoHeartbeatFastPath. May go when raft handles heartbeats under the main loop (PR #701).
 type transport struct {
-	*raft.NetworkTransport // embedded, not wrapped: pre-vote and Close come with it
+	*raft.NetworkTransport // embedded, not wrapped: what is not said here is its
+	filter                 *rpcFilter
+}
+
+// Consumer implements raft.Transport.
+func (t transport) Consumer() <-chan raft.RPC { return t.filter.out }
+
+// RequestVote implements raft.Transport. A node without a vote does not ask for others': that of an amnesiac one would
+// be its own, and could make it the leader of a cluster of two.
+func (t transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if !t.filter.amnesia.mayStand() {
+		*resp = raft.RequestVoteResponse{Term: args.Term}
+		return nil
+	}
+	return t.NetworkTransport.RequestVote(id, target, args, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if !t.filter.amnesia.mayStand() {
+		*resp = raft.RequestPreVoteResponse{Term: args.Term}
+		return nil
+	}
+	return t.NetworkTransport.RequestPreVote(id, target, args, resp)
+}
+
+// Close implements raft.WithClose.
+func (t transport) Close() error {
+	err := t.NetworkTransport.Close()
+	t.filter.close()
+	return err
 }
 
 // SetHeartbeatHandler implements raft.Transport by doing nothing, see the type.
@@ -35,8 +65,9 @@ func (transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
 	return []byte(string(id) + "@" + string(addr))
 }
 
+// newTransport returns one whose filter is still to be set.
 func newTransport(x *mux, advertise string, book *addressBook, logger hclog.Logger) transport {
-	return transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	return transport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: book,
 		Logger:                logger,
 		Stream:                &streamLayer{subListener: x.raft, advertise: stringAddr(advertise)},

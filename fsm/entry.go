@@ -56,6 +56,10 @@ func open(b []byte) (kind, []byte, error) {
 	return kind(body[1]), body[entryHead:], nil
 }
 
+// IsAppend tells whether an encoded entry adds samples, and so needs room for
+// more than itself.
+func IsAppend(b []byte) bool { return len(b) >= entryHead && kind(b[1]) == kindAppend }
+
 // EncodeNoop makes an entry without effect. A new leader proposes one: its
 // application shows that the leader knows everything committed before its term.
 func EncodeNoop() []byte { return seal(newEntry(kindNoop)) }

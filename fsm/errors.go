@@ -14,6 +14,8 @@ var (
 	// ErrUnknownTask is returned for a clean or user snapshot that this node does
 	// not remember.
 	ErrUnknownTask = errors.New("unknown task")
+	// ErrLowDisk is why a node made no user snapshot.
+	ErrLowDisk = errors.New("the disk is nearly full")
 	// ErrClosed is returned by waits that Close interrupts.
 	ErrClosed = errors.New("state machine is closed")
 )

@@ -191,6 +191,10 @@ func (f *FSM) BlockMetas() []tsdb.BlockMeta { return f.store.BlockMetas() }
 // limit bytes; ok is false if they are within it.
 func (f *FSM) CutoffForSize(limit int64) (cutoff int64, ok bool) { return f.store.CutoffForSize(limit) }
 
+// SetLowDisk tells whether the disk is nearly full. While it is, no blocks are
+// merged and user snapshots fail; cleans, which make room, go on.
+func (f *FSM) SetLowDisk(low bool) { f.store.SetLowDisk(low) }
+
 // Storage is the store below, for tests and tools that choose when it flushes
 // and merges.
 func (f *FSM) Storage() *storage.Store { return f.store }

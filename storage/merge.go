@@ -21,7 +21,11 @@ func (s *Store) mergeLoop() {
 	defer s.wg.Done()
 	wait := retryMin
 	for s.ctx.Err() == nil {
-		worked, err := s.MergeOne()
+		var worked bool
+		var err error
+		if !s.lowDisk.Load() {
+			worked, err = s.MergeOne()
+		}
 		switch {
 		case err != nil && s.ctx.Err() == nil:
 			s.m.mergeFailures.Inc()

@@ -33,6 +33,7 @@ type Store struct {
 	kickFlush chan struct{}
 	kickMerge chan struct{}
 	kickScrub chan struct{}
+	lowDisk   atomic.Bool
 
 	// mu protects the following.
 	mu        sync.RWMutex
@@ -201,6 +202,16 @@ func (s *Store) closeBlocks() error {
 // SetPosition tells the position in the log of what is appended and deleted from
 // now on. Blocks carry it, see BlockFiles.Pos. Applier only.
 func (s *Store) SetPosition(pos uint64) { s.pos = pos }
+
+// SetLowDisk tells whether the disk is nearly full. While it is, no blocks are
+// merged: a merge needs room for its result before it frees that of its sources.
+func (s *Store) SetLowDisk(low bool) {
+	s.lowDisk.Store(low)
+	s.kick(s.kickMerge)
+}
+
+// LowDisk is what SetLowDisk was told last.
+func (s *Store) LowDisk() bool { return s.lowDisk.Load() }
 
 // Cutoff is the retention limit in milliseconds: samples below it are gone.
 func (s *Store) Cutoff() int64 { return s.cutoff.Load() }

@@ -113,6 +113,7 @@ func (n *node) startCluster(o *options, conf *configuration) error {
 		Settings:               conf.settings,
 		RetentionTime:          keep.time,
 		RetentionSize:          keep.size,
+		MinFree:                int64(o.minFree),
 		Logger:                 n.logger.With("component", "cluster"),
 		Registerer:             n.registry,
 		OnFatal:                n.onFatal,
