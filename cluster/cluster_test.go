@@ -23,10 +23,11 @@ import (
 // testNode is one node with real disks and sockets.
 type testNode struct {
 	*cluster.Node
-	t    *testing.T
-	cfg  cluster.Config
-	fsm  *fsm.FSM
-	down bool
+	t     *testing.T
+	cfg   cluster.Config
+	level uint32 // see fsm.Options.Level
+	fsm   *fsm.FSM
+	down  bool
 }
 
 func testLogger(t *testing.T, id string) *slog.Logger {
@@ -39,6 +40,12 @@ func testLogger(t *testing.T, id string) *slog.Logger {
 
 // startNode starts a node on free ports of the loopback.
 func startNode(t *testing.T, cfg cluster.Config) *testNode {
+	t.Helper()
+	return startNodeAt(t, cfg, 0)
+}
+
+// startNodeAt is startNode of a version that knows no more than level.
+func startNodeAt(t *testing.T, cfg cluster.Config, level uint32) *testNode {
 	t.Helper()
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
@@ -54,7 +61,7 @@ func startNode(t *testing.T, cfg cluster.Config) *testNode {
 	if cfg.OnFatal == nil {
 		cfg.OnFatal = func(err error) { t.Errorf("fatal: %v", err) }
 	}
-	n := &testNode{t: t, cfg: cfg}
+	n := &testNode{t: t, cfg: cfg, level: level}
 	n.start()
 	t.Cleanup(n.stop)
 	return n
@@ -66,7 +73,7 @@ func (n *testNode) start() {
 	require.NoError(n.t, err)
 	from, _ := s.Latest()
 	n.cfg.Registerer = prometheus.NewRegistry()
-	n.fsm, err = fsm.Open(fsm.Options{Dir: n.cfg.Dir, Logger: n.cfg.Logger}, from)
+	n.fsm, err = fsm.Open(fsm.Options{Dir: n.cfg.Dir, Logger: n.cfg.Logger, Level: n.level}, from)
 	require.NoError(n.t, err)
 	n.Node, err = cluster.Start(n.cfg, n.fsm, s)
 	require.NoError(n.t, err)
@@ -180,6 +187,17 @@ func (n *testNode) waitCount(want int) {
 // startCluster forms a cluster of three through gossip.
 func startCluster(t *testing.T, change func(*cluster.Config)) []*testNode {
 	t.Helper()
+	return formCluster(t, change, func(int) uint32 { return 0 })
+}
+
+// startClusterAt has nodes of different versions.
+func startClusterAt(t *testing.T, level func(i int) uint32) []*testNode {
+	t.Helper()
+	return formCluster(t, nil, level)
+}
+
+func formCluster(t *testing.T, change func(*cluster.Config), level func(i int) uint32) []*testNode {
+	t.Helper()
 	var nodes []*testNode
 	for i := range 3 {
 		cfg := cluster.Config{NodeID: fmt.Sprintf("n%d", i), BootstrapExpect: 3, Version: "v1", HTTPAddress: fmt.Sprintf("h%d:1", i)}
@@ -189,7 +207,7 @@ func startCluster(t *testing.T, change func(*cluster.Config)) []*testNode {
 		if change != nil {
 			change(&cfg)
 		}
-		nodes = append(nodes, startNode(t, cfg))
+		nodes = append(nodes, startNodeAt(t, cfg, level(i)))
 	}
 	for _, n := range nodes {
 		n.waitReady()

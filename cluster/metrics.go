@@ -31,6 +31,7 @@ type metrics struct {
 	joinFailures  prometheus.Counter
 	dutyFailures  *prometheus.CounterVec
 	refusedConns  *prometheus.CounterVec
+	digests       *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -69,6 +70,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		joinFailures:  counter("deucalion_gossip_join_failures_total", "Attempts to reach a gossip peer that failed."),
 		dutyFailures:  vec("deucalion_cluster_duty_failures_total", "Failures of the leader's background duties.", "duty"),
 		refusedConns:  vec("deucalion_cluster_connections_refused_total", "Incoming cluster connections closed before use, by reason.", "reason"),
+		digests:       vec("deucalion_cluster_digests_total", "Comparisons of the members' data that this node has asked for, by result: equal, mismatch, error (a member cannot read its data), incomplete.", "result"),
 	}
 }
 
@@ -92,6 +94,7 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 	gauge("deucalion_raft_last_log_index", "Last index in this node's log.", func() float64 { return float64(n.raft.LastIndex()) })
 	gauge("deucalion_raft_voters", "Voters in the configuration.", func() float64 { return float64(len(voters(n.servers()))) })
 	gauge("deucalion_cluster_staleness_seconds", "How far this node may be behind the leader; +Inf when unknown.", func() float64 { return n.fresh.seconds() })
+	gauge("deucalion_cluster_digest_mismatch", "1 while the newest comparison of some time range, or of the tables, found members that differ or cannot read their data.", func() float64 { return yes(n.verdicts.mismatch()) })
 	gauge("deucalion_cluster_fsm_failed", "1 when a broken invariant stopped this node's state machine.", func() float64 { return yes(n.fsmFailed()) })
 	gauge("deucalion_gossip_members", "Live members that gossip knows, this node included.", func() float64 { return float64(len(n.gossip.members())) })
 	gauge("deucalion_raft_snapshot_age_seconds", "Age of the newest Raft snapshot; 0 when there is none.", func() float64 {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -41,6 +42,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.inflight = newInflight(cfg.MaxInFlightBytes, n.metrics)
 	n.fresh = newFreshness(f)
+	n.verdicts, n.started = &verdicts{fsm: f}, time.Now()
 	n.reads = newBatcher(n.ctx, n.leaderRound)
 	n.asks = newBatcher(n.ctx, n.askLeader)
 	persistCtx, stop := context.WithCancel(context.Background())
@@ -86,7 +88,12 @@ func (n *Node) openDisk(dir string) (err error) {
 	if err := forgetHalfBootstrap(n.stores, n.snapshots); err != nil {
 		return err
 	}
-	return checkLog(n.stores.log, n.snapshots, n.logger)
+	if err := checkLog(n.stores.log, n.snapshots, n.logger); err != nil {
+		return err
+	}
+	last, err := n.stores.log.LastIndex()
+	n.fsm.SkipDigests(last)
+	return err
 }
 
 func (n *Node) openNetwork() (err error) {

@@ -35,6 +35,8 @@ const (
 	rpcAwait     = "await"
 	rpcPromise   = "promise"
 	rpcWhoami    = "whoami"
+	rpcDigest    = "digest"
+	rpcVerdict   = "digest-verdict"
 )
 
 // rpcErrors are the sentinels that travel.
@@ -79,6 +81,8 @@ func newRPCServer(n *Node) *rpcServer {
 	handle(rpcAwait, small, n.handleAwait)
 	handle(rpcPromise, small, n.handlePromise)
 	handle(rpcWhoami, 0, n.handleWhoami)
+	handle(rpcDigest, small, n.handleDigest)
+	handle(rpcVerdict, 1<<20, n.handleVerdict)
 	s.http = &http.Server{
 		Handler:           mux,
 		Protocols:         h2c(),

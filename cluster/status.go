@@ -36,19 +36,24 @@ type NodeStatus struct {
 	Voter         bool   `json:"voter"`
 	Alive         bool   `json:"alive"` // by gossip
 	BlocksBytes   int64  `json:"blocks_bytes"`
-	Err           string `json:"err,omitempty"`
+	Level         uint32 `json:"level"` // of the log format that the node knows
+	// Digest is the newest comparison of data that the node has heard of.
+	Digest *DigestStatus `json:"digest,omitempty"`
+	Err    string        `json:"err,omitempty"`
 }
 
 // nodeReport is the answer to rpcStatus.
 type nodeReport struct {
-	Leader       bool   `json:"leader"`
-	Term         uint64 `json:"term"`
-	AppliedIndex uint64 `json:"applied_index"`
-	CommitIndex  uint64 `json:"commit_index"`
-	BlocksBytes  int64  `json:"blocks_bytes"`
-	HTTPAddress  string `json:"http_address"`
-	Version      string `json:"version"`
-	Err          string `json:"err,omitempty"` // why the node is broken
+	Leader       bool          `json:"leader"`
+	Term         uint64        `json:"term"`
+	AppliedIndex uint64        `json:"applied_index"`
+	CommitIndex  uint64        `json:"commit_index"`
+	BlocksBytes  int64         `json:"blocks_bytes"`
+	HTTPAddress  string        `json:"http_address"`
+	Version      string        `json:"version"`
+	Level        uint32        `json:"level"`
+	Digest       *DigestStatus `json:"digest,omitempty"`
+	Err          string        `json:"err,omitempty"` // why the node is broken
 }
 
 func (n *Node) ownReport() nodeReport {
@@ -56,6 +61,7 @@ func (n *Node) ownReport() nodeReport {
 	r := nodeReport{
 		Leader: n.isLeader(), Term: n.raft.CurrentTerm(), AppliedIndex: applied, CommitIndex: n.raft.CommitIndex(),
 		BlocksBytes: n.fsm.BlocksSize(), HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
+		Level: n.fsm.Level(), Digest: n.verdicts.status(),
 	}
 	if n.fsmFailed() {
 		r.Err = n.fsm.Err().Error()
@@ -110,6 +116,7 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 	if m, ok := n.gossip.member(st.ID); ok {
 		st.Alive, st.RaftAddress = true, m.RaftAddress
 		st.GossipAddress, st.HTTPAddress, st.Version = m.GossipAddress, m.HTTPAddress, m.Version
+		st.Level = m.knownLevel()
 	}
 	r, err := n.report(ctx, st.ID)
 	if err != nil {
@@ -117,7 +124,7 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 		return st
 	}
 	st.AppliedIndex, st.CommitIndex, st.BlocksBytes, st.Err = r.AppliedIndex, r.CommitIndex, r.BlocksBytes, r.Err
-	st.HTTPAddress, st.Version = r.HTTPAddress, r.Version
+	st.HTTPAddress, st.Version, st.Level, st.Digest = r.HTTPAddress, r.Version, max(r.Level, firstLevel), r.Digest
 	switch {
 	case r.Leader:
 		st.Role = RoleLeader

@@ -55,6 +55,7 @@ type digests struct {
 	mu      sync.Mutex
 	runs    []*digestRun // oldest first
 	running bool
+	from    uint64 // entries at or below are not computed
 }
 
 type digestRun struct {
@@ -83,11 +84,14 @@ func (d *digests) start(index uint64, e Digest) {
 	}()
 }
 
-// begin returns nil if there is nothing to do: for an id that is known, and when
+// begin returns nil if there is nothing to do: for a replayed entry, for an id that is known, and when
 // another digest is under way, which then is the result.
 func (d *digests) begin(index uint64, id string) *digestRun {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if index <= d.from {
+		return nil
+	}
 	for _, r := range d.runs {
 		if r.result.ID == id {
 			return nil
@@ -120,6 +124,15 @@ func (d *digests) end(run *digestRun, r DigestResult, err error) {
 	defer d.mu.Unlock()
 	run.result, d.running = r, false
 	close(run.done)
+}
+
+// SkipDigests makes this node pass over the digests up to index: those in the log
+// when it starts. Nobody waits for them any more, and a replay would hit upon
+// several at once.
+func (f *FSM) SkipDigests(index uint64) {
+	f.digests.mu.Lock()
+	defer f.digests.mu.Unlock()
+	f.digests.from = index
 }
 
 // WaitDigest waits for this node's result; ErrUnknownTask if the node knows no

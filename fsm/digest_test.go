@@ -211,6 +211,18 @@ func TestDigestEntry(t *testing.T) {
 	}
 	_, err = f.WaitDigest(t.Context(), "a")
 	require.ErrorIs(t, err, ErrUnknownTask, "only the newest results are kept")
+
+	// A replay computes none, and so is not busy with an old one.
+	g := newFSM(t, "")
+	g.SkipDigests(uint64(l.len()))
+	l.catchUp(g)
+	require.Empty(t, g.digests.runs)
+	l.apply(t, EncodeDigest(Digest{ID: "new", Ranges: whole}))
+	l.catchUp(g)
+	want, got := waitDigest(t, f, "new"), waitDigest(t, g, "new")
+	require.Empty(t, got.Err)
+	require.Equal(t, want.Ranges, got.Ranges)
+	require.Equal(t, want.StateHash, got.StateHash)
 }
 
 // A block that cannot be read is reported, and does not stop the node.

@@ -106,6 +106,7 @@ func (n *node) startCluster(o *options, conf *configuration) error {
 		Settings:               conf.settings,
 		RetentionTime:          keep.time,
 		RetentionSize:          keep.size,
+		DigestInterval:         o.digestEvery(),
 		Logger:                 n.logger.With("component", "cluster"),
 		Registerer:             n.registry,
 		OnFatal:                n.onFatal,
