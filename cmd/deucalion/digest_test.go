@@ -24,7 +24,8 @@ func TestDigestCommand(t *testing.T) {
 		"equal": {200, `{"data":{"result":"equal","index":77,"nodes":[{"id":"n1",` + good + `}]}}`, 0, []string{"n1    ok       3       12       cafe", "equal at log index 77"}},
 		"different": {
 			200, `{"data":{"result":"mismatch","index":77,"differing":["n2"],"nodes":[{"id":"n1",` + good + `},{"id":"n2","differs":true,"result":{"ranges":[{"hash":"dead"}]}}]}}`,
-			1, []string{"n2    DIFFERS", "dead", "mismatch at log index 77: n2"},
+			1,
+			[]string{"n2    DIFFERS", "dead", "mismatch at log index 77: n2"},
 		},
 		"unreadable": {200, `{"data":{"result":"error","nodes":[{"id":"n2","result":{"err":"checksum"}}]}}`, 2, []string{"n2    error: checksum"}},
 		"missing":    {200, `{"data":{"result":"incomplete","nodes":[{"id":"n2","missing":"out of reach"}]}}`, 2, []string{"missing: out of reach"}},
