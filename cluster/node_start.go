@@ -131,6 +131,7 @@ func (n *Node) startLoops() {
 	n.loop(n.keepFresh)
 	n.loop(n.takeSnapshots)
 	n.loop(n.watchFSM)
+	n.loop(n.watchDamage)
 	n.loop(n.gossip.keepJoining)
 	n.loop(n.gossip.watchConflicts)
 }

@@ -50,7 +50,7 @@ type SnapshotStore struct {
 // damaged (meta.json, sizes, fsm.VerifySnapshot) are renamed to *.damaged with an error in the log, and the one
 // before is used; Start refuses the directory if the log does not reach back to it.
 func OpenSnapshots(dir string, logger *slog.Logger) (*SnapshotStore, error) {
-	return openSnapshots(dir, logger, fsm.VerifySnapshot)
+	return openSnapshots(dir, logger, func(d string) error { return fsm.VerifySnapshot(d, false) })
 }
 
 func openSnapshots(dir string, logger *slog.Logger, verify func(dir string) error) (*SnapshotStore, error) {

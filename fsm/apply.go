@@ -23,6 +23,7 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 		return f.fail(index, err)
 	}
 	f.m.entries.WithLabelValues(k.String()).Inc()
+	f.store.SetPosition(index)
 	r := Result{Index: index}
 	if err := f.checkKind(k); err != nil {
 		return f.fail(index, err)
@@ -31,7 +32,7 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 	case kindAppend:
 		err = f.applyAppend(p, &r)
 	case kindDelete:
-		err = f.applyDelete(p)
+		err = f.applyDelete(index, p)
 	case kindClean:
 		err = f.applyClean(p)
 	case kindCutoff:
@@ -59,7 +60,7 @@ func (k kind) String() string {
 	return names[k]
 }
 
-func (f *FSM) applyDelete(p []byte) error {
+func (f *FSM) applyDelete(index uint64, p []byte) error {
 	d, err := decodeDelete(p)
 	if err != nil {
 		return err
@@ -67,6 +68,7 @@ func (f *FSM) applyDelete(p []byte) error {
 	if d.ID != "" && !f.requests.add(d.ID) {
 		return nil // a retry after a lost answer
 	}
+	f.deletes.add(index, p)
 	// Counted afterwards: who has read the new count must not find the samples.
 	defer f.erased.Add(1)
 	return f.store.Delete(d.Mint, d.Maxt, d.Selectors...)

@@ -50,6 +50,7 @@ type FSM struct {
 	floor       int64        // horizon(maxT, cutoff, window), kept up to date
 	dropHorizon int64        // no series that was dropped had a sample above it
 	requests    requestLog   // ids of deletes that were applied
+	deletes     deleteLog    // the deletes themselves
 	exemplars   *exemplars
 	metadata    *metadataMap
 
@@ -64,6 +65,10 @@ type FSM struct {
 	tasks   *tasks
 	digests *digests
 	batches sync.Pool // of *Batch
+
+	damageOnce sync.Once
+	damaged    chan struct{}
+	damage     error // why damaged is closed; constant then
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -80,12 +85,15 @@ func Open(o Options, from string) (*FSM, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	so := o.Storage
-	so.Dir, so.Logger, so.Registerer = filepath.Join(o.Dir, "live"), o.Logger, o.Registerer
-	store, err := storage.Open(so)
-	if err != nil {
+	f := &FSM{
+		opts: o, log: o.Logger, failed: make(chan struct{}), damaged: make(chan struct{}),
+		dropHorizon: storage.NoTime, floor: storage.NoTime,
+	}
+	so.Dir, so.Logger, so.Registerer, so.OnDamage = filepath.Join(o.Dir, "live"), o.Logger, o.Registerer, f.noteDamage
+	var err error
+	if f.store, err = storage.Open(so); err != nil {
 		return nil, fmt.Errorf("open storage: %w", err)
 	}
-	f := &FSM{opts: o, log: o.Logger, store: store, failed: make(chan struct{}), dropHorizon: storage.NoTime, floor: storage.NoTime}
 	f.batches.New = func() any { return &Batch{} }
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.table.Store(newTable(o.hash))
@@ -137,6 +145,27 @@ func (f *FSM) Err() error {
 		return *e
 	}
 	return nil
+}
+
+func (f *FSM) noteDamage(err error) {
+	f.damageOnce.Do(func() {
+		f.damage = err
+		close(f.damaged)
+	})
+}
+
+// Damaged is closed when a block on the disk turns out not to be what was written.
+// Reads of it fail; all else goes on. Damage tells what is wrong.
+func (f *FSM) Damaged() <-chan struct{} { return f.damaged }
+
+// Damage returns what is damaged, or nil.
+func (f *FSM) Damage() error {
+	select {
+	case <-f.damaged:
+		return f.damage
+	default:
+		return nil
+	}
 }
 
 func (f *FSM) fail(index uint64, err error) Result {

@@ -4,62 +4,18 @@
 package fsm
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"os"
 	"path/filepath"
 
 	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
-// VerifySnapshot checks that the snapshot in dir can be used: its manifest, the
-// state file and small block files by their checksums, large ones by their
-// sizes. The error names the file.
-func VerifySnapshot(dir string) error {
-	_, err := readManifest(dir)
-	return err
-}
-
-func readManifest(dir string) (manifest, error) {
-	name := filepath.Join(dir, manifestName)
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return manifest{}, fmt.Errorf("%w: %w", ErrSnapshot, err)
-	}
-	body, sum, ok := bytes.Cut(b, []byte("\n"))
-	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(body, castagnoli)) {
-		return manifest{}, fmt.Errorf("%w: %s does not match its checksum", ErrSnapshot, name)
-	}
-	var m manifest
-	if err := json.Unmarshal(body, &m); err != nil {
-		return manifest{}, fmt.Errorf("%w: %s: %w", ErrSnapshot, name, err)
-	}
-	if m.Version != snapshotVersion {
-		return manifest{}, fmt.Errorf("%w: %s has format version %d, this node knows %d", ErrSnapshot, name, m.Version, snapshotVersion)
-	}
-	state, err := os.ReadFile(filepath.Join(dir, stateName))
-	if err != nil {
-		return manifest{}, fmt.Errorf("%w: %w", ErrSnapshot, err)
-	}
-	if int64(len(state)) != m.State.Size || crc32.Checksum(state, castagnoli) != m.State.CRC32C {
-		return manifest{}, fmt.Errorf("%w: %s does not match its checksum", ErrSnapshot, filepath.Join(dir, stateName))
-	}
-	for _, f := range m.Blocks {
-		if err := f.Check(filepath.Join(dir, blocksName)); err != nil {
-			return manifest{}, fmt.Errorf("%w: %w", ErrSnapshot, err)
-		}
-	}
-	return m, nil
-}
-
 // Restore replaces all state by that of the snapshot in dir and publishes its
 // index. The directory is hard-linked from, not changed. On an error the state
 // is what it was. Applier only.
 func (f *FSM) Restore(dir string) error {
-	m, err := readManifest(dir)
+	m, err := verify(dir, false)
 	if err != nil {
 		return err
 	}
@@ -89,6 +45,7 @@ func (f *FSM) Restore(dir string) error {
 	for _, id := range h.Requests {
 		f.requests.add(id)
 	}
+	f.deletes.reset(h.Index, h.DeletesSince, h.Deletes)
 	f.exemplars.reset(h.Settings.MaxExemplars)
 	for _, x := range st.exemplars {
 		f.exemplars.add(x.series, x.Exemplar)

@@ -5,11 +5,10 @@ package fsm
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/metadata"
@@ -21,21 +20,17 @@ import (
 const (
 	// snapshotVersion is the version of the snapshot directory's format: the
 	// manifest, the state file, and blocks/.
-	snapshotVersion = 1
+	//
+	//	1  manifest, state, blocks
+	//	2  blocks with their times and positions; the deletes in the header
+	snapshotVersion = 2
 
-	manifestName = "manifest.json"
-	stateName    = "state"
-	blocksName   = "blocks"
+	// ManifestName is the file that describes a snapshot directory.
+	ManifestName = "manifest.json"
+
+	stateName  = "state"
+	blocksName = "blocks"
 )
-
-// manifest describes a snapshot directory. It is written last.
-type manifest struct {
-	Version uint32               `json:"version"`
-	Index   uint64               `json:"index"`
-	Term    uint64               `json:"term"`
-	State   storage.File         `json:"state"`
-	Blocks  []storage.BlockFiles `json:"blocks"`
-}
 
 // header is the logical state without its tables.
 type header struct {
@@ -48,6 +43,9 @@ type header struct {
 	Settings      Settings `json:"settings"`
 	Requests      []string `json:"requests,omitempty"`
 	PendingCleans []string `json:"pending_cleans,omitempty"`
+	// DeletesSince is nil in version 1. See deleteLog.
+	DeletesSince *uint64        `json:"deletes_since,omitempty"`
+	Deletes      []loggedDelete `json:"deletes,omitempty"`
 }
 
 // Snapshot is the state at one log index. It holds memory and disk space until
@@ -80,12 +78,13 @@ func (f *FSM) Snapshot() (*Snapshot, error) {
 	}
 	t := f.table.Load()
 	index, term := f.Applied()
+	since := f.deletes.since
 	s := &Snapshot{
 		f: f, samples: samples, series: t.copy(), exemplars: ex, metadata: f.metadata.copy(),
 		header: header{
 			Index: index, Term: term, MaxT: f.maxT.Load(), Cutoff: f.store.Cutoff(), DropHorizon: f.dropHorizon,
 			NextID: t.nextID, Settings: f.Settings(), Requests: append([]string(nil), f.requests.order...),
-			PendingCleans: f.tasks.pendingCleans(),
+			PendingCleans: f.tasks.pendingCleans(), DeletesSince: &since, Deletes: slices.Clone(f.deletes.list),
 		},
 	}
 	f.m.snapshotHold.Observe(time.Since(start).Seconds())
@@ -112,7 +111,7 @@ func (s *Snapshot) Persist(ctx context.Context, dir string) (err error) {
 	if err := os.Mkdir(blocks, 0o777); err != nil {
 		return err
 	}
-	m := manifest{Version: snapshotVersion, Index: s.header.Index, Term: s.header.Term}
+	m := Manifest{Version: snapshotVersion, Index: s.header.Index, Term: s.header.Term}
 	if m.Blocks, err = s.samples.Persist(ctx, blocks); err != nil {
 		return fmt.Errorf("write blocks: %w", err)
 	}
@@ -125,16 +124,6 @@ func (s *Snapshot) Persist(ctx context.Context, dir string) (err error) {
 	}
 	s.f.m.snapshotPersist.Observe(time.Since(start).Seconds())
 	return storage.SyncDir(dir)
-}
-
-// The manifest file is one line of JSON and one line with its CRC-32C in hex.
-func writeManifest(dir string, m manifest) error {
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	b = fmt.Appendf(append(b, '\n'), "%08x\n", crc32.Checksum(b, castagnoli))
-	return writeSynced(filepath.Join(dir, manifestName), b)
 }
 
 func writeSynced(name string, b []byte) error {

@@ -5,6 +5,7 @@ package fsm
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
 
 	"github.com/deucaliondb/deucalion/storage"
@@ -48,7 +50,7 @@ func persist(t testing.TB, f *FSM) string {
 	defer s.Release()
 	dir := t.TempDir()
 	require.NoError(t, s.Persist(t.Context(), dir))
-	require.NoError(t, VerifySnapshot(dir))
+	require.NoError(t, VerifySnapshot(dir, true))
 	return dir
 }
 
@@ -77,7 +79,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 	}
 	require.NoError(t, busy.Restore(dir))
 	require.Equal(t, want, whole(t, busy), "over another state")
-	require.NoError(t, VerifySnapshot(dir), "which does not change the snapshot")
+	require.NoError(t, VerifySnapshot(dir, true), "which does not change the snapshot")
 }
 
 // The logical state in a snapshot is a format that later versions must read.
@@ -86,7 +88,7 @@ func TestSnapshotGoldenState(t *testing.T) {
 	dir := persist(t, f)
 	b, err := os.ReadFile(filepath.Join(dir, stateName))
 	require.NoError(t, err)
-	golden(t, "state", b)
+	golden(t, "state-2", b)
 
 	var tags []section
 	for rest := b; len(rest) > 0; {
@@ -96,25 +98,27 @@ func TestSnapshotGoldenState(t *testing.T) {
 	}
 	require.Equal(t, []section{stateHeader, stateSeries, stateExemplars, stateMetadata, stateEnd}, tags)
 
-	old := t.TempDir() // as a former version left it, without blocks
-	require.NoError(t, os.Mkdir(filepath.Join(old, blocksName), 0o777))
-	b = readGolden(t, "state")
-	require.NoError(t, os.WriteFile(filepath.Join(old, stateName), b, 0o666))
-	require.NoError(t, writeManifest(old, manifest{
-		Version: 1, Index: 5, Term: 3,
-		State: storage.File{Path: stateName, Size: int64(len(b)), CRC32C: crc32.Checksum(b, castagnoli)},
-	}))
-	g := newFSM(t, old)
-	want, got := whole(t, f), whole(t, g)
-	require.Equal(t, strings.TrimSuffix(want, dump(t, f)), strings.TrimSuffix(got, dump(t, g)))
+	for version, name := range map[uint32]string{1: "state", 2: "state-2"} {
+		old := t.TempDir() // as a former version left it, without blocks
+		require.NoError(t, os.Mkdir(filepath.Join(old, blocksName), 0o777))
+		b = readGolden(t, name)
+		require.NoError(t, os.WriteFile(filepath.Join(old, stateName), b, 0o666))
+		require.NoError(t, writeManifest(old, Manifest{
+			Version: version, Index: 5, Term: 3,
+			State: storage.File{Path: stateName, Size: int64(len(b)), CRC32C: crc32.Checksum(b, castagnoli)},
+		}))
+		g := newFSM(t, old)
+		want, got := whole(t, f), whole(t, g)
+		require.Equal(t, strings.TrimSuffix(want, dump(t, f)), strings.TrimSuffix(got, dump(t, g)), name)
+	}
 }
 
 func TestSnapshotGoldenManifest(t *testing.T) {
 	dir := persist(t, newFSM(t, ""))
-	b, err := os.ReadFile(filepath.Join(dir, manifestName))
+	b, err := os.ReadFile(filepath.Join(dir, ManifestName))
 	require.NoError(t, err)
 	golden(t, "manifest-empty", b)
-	require.NoError(t, VerifySnapshot(dir))
+	require.NoError(t, VerifySnapshot(dir, true))
 }
 
 // damage changes one file of a copy of a snapshot.
@@ -145,16 +149,16 @@ func TestSnapshotDamage(t *testing.T) {
 	flipLast := func(b []byte) []byte { b[len(b)-2] ^= 1; return b }
 	cut := func(b []byte) []byte { return b[:len(b)-1] }
 	remove := func([]byte) []byte { return nil }
-	files := []string{manifestName, stateName, filepath.Join(block, "meta.json"), filepath.Join(block, "tombstones"), filepath.Join(block, "index"), filepath.Join(block, "chunks", "000001")}
+	files := []string{ManifestName, stateName, filepath.Join(block, "meta.json"), filepath.Join(block, "tombstones"), filepath.Join(block, "index"), filepath.Join(block, "chunks", "000001")}
 	for i, file := range files {
 		changes := map[string]func([]byte) []byte{"cut": cut, "remove": remove}
-		if i < 4 {
+		if i < 5 {
 			changes["flip"], changes["flip first"], changes["flip last"] = flip, flipFirst, flipLast
 		}
 		for what, change := range changes {
 			t.Run(what+" "+filepath.Base(file), func(t *testing.T) {
 				bad := damage(t, dir, file, change)
-				err := VerifySnapshot(bad)
+				err := VerifySnapshot(bad, false)
 				require.ErrorIs(t, err, ErrSnapshot)
 				require.ErrorContains(t, err, filepath.Join(bad, file))
 				require.ErrorIs(t, g.Restore(bad), ErrSnapshot)
@@ -164,12 +168,43 @@ func TestSnapshotDamage(t *testing.T) {
 			})
 		}
 	}
-	require.ErrorIs(t, VerifySnapshot(t.TempDir()), ErrSnapshot)
+	require.ErrorIs(t, VerifySnapshot(t.TempDir(), false), ErrSnapshot)
 	require.NoError(t, g.Restore(dir), "the original is not damaged")
 }
 
-// What VerifySnapshot does not read, TSDB checks when it opens the block; the
-// state is still what it was then.
+// A flipped bit in a chunk segment is found by a full verification, and by every
+// read of the chunk.
+func TestSnapshotDamagedChunk(t *testing.T) {
+	f, _ := fixedState(t)
+	dir := persist(t, f)
+	blocks, err := os.ReadDir(filepath.Join(dir, blocksName))
+	require.NoError(t, err)
+	segment := filepath.Join(blocksName, blocks[0].Name(), "chunks", "000001")
+	bad := damage(t, dir, segment, func(b []byte) []byte {
+		b[len(b)-6] ^= 1 // in the last chunk's data; its checksum follows
+		return b
+	})
+	require.NoError(t, VerifySnapshot(bad, false))
+	err = VerifySnapshot(bad, true)
+	require.ErrorIs(t, err, storage.ErrDamaged)
+	require.ErrorContains(t, err, filepath.Join(bad, segment))
+
+	g := newFSM(t, bad)
+	q, err := g.Querier(-1<<50, 1<<50)
+	require.NoError(t, err)
+	defer q.Close()
+	ss := q.Select(t.Context(), true, nil, everything)
+	for ss.Next() && err == nil {
+		it := ss.At().Iterator(nil)
+		for it.Next() != chunkenc.ValNone {
+		}
+		err = it.Err()
+	}
+	require.ErrorContains(t, errors.Join(err, ss.Err()), "checksum")
+}
+
+// An index that cannot be opened although its checksum is right: the state is still
+// what it was then.
 func TestSnapshotDamagedIndex(t *testing.T) {
 	f, _ := fixedState(t)
 	dir := persist(t, f)
@@ -181,7 +216,18 @@ func TestSnapshotDamagedIndex(t *testing.T) {
 		b[len(b)-10] ^= 1 // in the table of contents
 		return b
 	})
-	require.NoError(t, VerifySnapshot(bad))
+	bad = rewriteManifest(t, bad, func(m *Manifest) {
+		for _, b := range m.Blocks {
+			for i, x := range b.Files {
+				if x.Path == "index" {
+					s, err := os.ReadFile(filepath.Join(bad, blocksName, b.ULID.String(), x.Path))
+					require.NoError(t, err)
+					b.Files[i].CRC32C = crc32.Checksum(s, castagnoli)
+				}
+			}
+		}
+	})
+	require.NoError(t, VerifySnapshot(bad, false))
 	require.ErrorContains(t, g.Restore(bad), blocks[0].Name())
 	require.Equal(t, before, whole(t, g))
 	live, err := os.ReadDir(filepath.Join(g.opts.Dir, "live"))
@@ -190,15 +236,15 @@ func TestSnapshotDamagedIndex(t *testing.T) {
 }
 
 // rewriteManifest changes the manifest of a copy of a snapshot, with a good sum.
-func rewriteManifest(t *testing.T, dir string, change func(*manifest)) string {
-	return damage(t, dir, manifestName, func(b []byte) []byte {
-		var m manifest
+func rewriteManifest(t *testing.T, dir string, change func(*Manifest)) string {
+	return damage(t, dir, ManifestName, func(b []byte) []byte {
+		var m Manifest
 		body, _, _ := strings.Cut(string(b), "\n")
 		require.NoError(t, json.Unmarshal([]byte(body), &m))
 		change(&m)
 		tmp := t.TempDir()
 		require.NoError(t, writeManifest(tmp, m))
-		b, err := os.ReadFile(filepath.Join(tmp, manifestName))
+		b, err := os.ReadFile(filepath.Join(tmp, ManifestName))
 		require.NoError(t, err)
 		return b
 	})
@@ -207,14 +253,14 @@ func rewriteManifest(t *testing.T, dir string, change func(*manifest)) string {
 func TestSnapshotVersions(t *testing.T) {
 	f, _ := fixedState(t)
 	dir := persist(t, f)
-	newer := rewriteManifest(t, dir, func(m *manifest) { m.Version = 2 })
-	err := VerifySnapshot(newer)
+	newer := rewriteManifest(t, dir, func(m *Manifest) { m.Version = 3 })
+	err := VerifySnapshot(newer, false)
 	require.ErrorIs(t, err, ErrSnapshot)
-	require.ErrorContains(t, err, "format version 2")
-	require.ErrorContains(t, err, filepath.Join(newer, manifestName))
+	require.ErrorContains(t, err, "format version 3")
+	require.ErrorContains(t, err, filepath.Join(newer, ManifestName))
 
 	before := whole(t, f)
-	err = f.Restore(rewriteManifest(t, dir, func(m *manifest) { m.Index++ }))
+	err = f.Restore(rewriteManifest(t, dir, func(m *Manifest) { m.Index++ }))
 	require.ErrorIs(t, err, ErrSnapshot)
 	require.Equal(t, before, whole(t, f))
 }
@@ -227,7 +273,7 @@ func TestSnapshotUnknownStateSection(t *testing.T) {
 		state = slices.Concat(b[:len(b)-5], []byte{9, 0, 0, 0, 0}, b[len(b)-5:])
 		return state
 	})
-	bad = rewriteManifest(t, bad, func(m *manifest) {
+	bad = rewriteManifest(t, bad, func(m *Manifest) {
 		m.State.Size, m.State.CRC32C = int64(len(state)), crc32.Checksum(state, castagnoli)
 	})
 	before := whole(t, f)

@@ -184,7 +184,7 @@ func (w *twin) snapshot(r *replica) {
 	require.NoError(w, err)
 	require.NoError(w, s.Persist(w.Context(), dir))
 	s.Release()
-	require.NoError(w, VerifySnapshot(dir))
+	require.NoError(w, VerifySnapshot(dir, true))
 	r.snap, r.snapIndex = dir, len(w.log)
 }
 

@@ -44,6 +44,7 @@ func (s *Store) openBlock(dir string, f BlockFiles) (*block, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open block %s: %w", dir, err)
 	}
+	f.MinTime, f.MaxTime = b.MinTime(), b.MaxTime() // manifests of version 1 do not have them
 	x := &block{Block: b, files: f}
 	x.refs.Store(1)
 	return x, nil

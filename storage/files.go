@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -13,9 +14,11 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/tsdb"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -28,10 +31,18 @@ type File struct {
 	CRC32C uint32 `json:"crc32c"`
 }
 
-// BlockFiles lists the files of one block.
+// BlockFiles lists the files of one block, and where its samples come from.
 type BlockFiles struct {
-	ULID  ulid.ULID `json:"ulid"`
-	Files []File    `json:"files"`
+	ULID ulid.ULID `json:"ulid"`
+	// MinTime and MaxTime (exclusive) bound the timestamps in milliseconds. Both
+	// are zero if unknown.
+	MinTime int64 `json:"min_time"`
+	MaxTime int64 `json:"max_time"`
+	// Pos is the position in the log (see Store.SetPosition) up to which samples
+	// may be in the block; zero if unknown. Blocks differ from node to node, yet
+	// who has applied the log up to Pos has all samples of the block.
+	Pos   uint64 `json:"pos"`
+	Files []File `json:"files"`
 }
 
 // blockFiles is a block outside the live set: where it lies and what it has.
@@ -45,10 +56,14 @@ type blockFiles struct {
 func mutable(rel string) bool { return rel == "meta.json" || rel == "tombstones" }
 
 // sumBlock checksums the files of the block in dir. Checksums of immutable
-// files are taken from known, when it has them.
+// files are taken from known, when it has them, and so is the position.
 func sumBlock(dir string, known BlockFiles) (BlockFiles, error) {
-	out := BlockFiles{ULID: known.ULID}
-	err := walkFiles(dir, func(rel string, size int64) error {
+	meta, err := readMeta(dir)
+	if err != nil {
+		return BlockFiles{}, err
+	}
+	out := BlockFiles{ULID: known.ULID, MinTime: meta.MinTime, MaxTime: meta.MaxTime, Pos: known.Pos}
+	err = walkFiles(dir, func(rel string, size int64) error {
 		if i := slices.IndexFunc(known.Files, func(f File) bool { return f.Path == rel && f.Size == size }); i >= 0 && !mutable(rel) {
 			out.Files = append(out.Files, known.Files[i])
 			return nil
@@ -61,6 +76,19 @@ func sumBlock(dir string, known BlockFiles) (BlockFiles, error) {
 		return nil
 	})
 	return out, err
+}
+
+// readMeta reads what TSDB notes of the block in dir.
+func readMeta(dir string) (tsdb.BlockMeta, error) {
+	var m tsdb.BlockMeta
+	b, err := os.ReadFile(filepath.Join(dir, "meta.json"))
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, fmt.Errorf("%w: %s: %w", ErrDamaged, filepath.Join(dir, "meta.json"), err)
+	}
+	return m, nil
 }
 
 func walkFiles(dir string, f func(rel string, size int64) error) error {
@@ -89,29 +117,61 @@ func sumFile(name string) (uint32, error) {
 	return h.Sum32(), nil
 }
 
-// Check compares the block below dir with the list. Only files that a delete
-// replaces are read; of the large ones only the size is compared, since TSDB
-// checks the CRC of each chunk and index section when it reads it.
-func (f BlockFiles) Check(dir string) error {
+// Check compares the block below dir with the list: all files by size, and by
+// checksum too, but for the chunk segments unless full is set: TSDB checks the
+// CRC of each chunk when it reads it, so a damaged one is an error and never a
+// wrong answer, while most of an index has no such guard. Reading all segments
+// takes as long as the disk needs for all data.
+func (f BlockFiles) Check(dir string, full bool) error {
 	for _, x := range f.Files {
 		name := filepath.Join(dir, f.ULID.String(), filepath.FromSlash(x.Path))
-		fi, err := os.Stat(name)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		if fi.Size() != x.Size {
-			return fmt.Errorf("%w: %s has %d bytes, the manifest says %d", ErrDamaged, name, fi.Size(), x.Size)
-		}
-		if !mutable(x.Path) {
-			continue
-		}
-		if crc, err := sumFile(name); err != nil {
+		if err := x.check(name, full || !strings.HasPrefix(x.Path, chunksPrefix)); err != nil {
 			return err
-		} else if crc != x.CRC32C {
-			return fmt.Errorf("%w: %s has CRC-32C %08x, the manifest says %08x", ErrDamaged, name, crc, x.CRC32C)
 		}
 	}
 	return nil
+}
+
+const chunksPrefix = "chunks/"
+
+func (x File) check(name string, sum bool) error {
+	fi, err := os.Stat(name)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if fi.Size() != x.Size {
+		return fmt.Errorf("%w: %s has %d bytes, the manifest says %d", ErrDamaged, name, fi.Size(), x.Size)
+	}
+	if !sum {
+		return nil
+	}
+	if crc, err := sumFile(name); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	} else if crc != x.CRC32C {
+		return fmt.Errorf("%w: %s has CRC-32C %08x, the manifest says %08x", ErrDamaged, name, crc, x.CRC32C)
+	}
+	return nil
+}
+
+// Bytes is the size of all files.
+func (f BlockFiles) Bytes() (n int64) {
+	for _, x := range f.Files {
+		n += x.Size
+	}
+	return n
+}
+
+// SameSamples tells whether two copies of a block hold the same chunks and the
+// same index; their tombstones may differ.
+func (f BlockFiles) SameSamples(o BlockFiles) bool {
+	immutable := func(fs []File) []File {
+		return slices.DeleteFunc(slices.Clone(fs), func(x File) bool { return mutable(x.Path) })
+	}
+	byPath := func(a, b File) int { return strings.Compare(a.Path, b.Path) }
+	a, b := immutable(f.Files), immutable(o.Files)
+	slices.SortFunc(a, byPath)
+	slices.SortFunc(b, byPath)
+	return f.ULID == o.ULID && slices.Equal(a, b)
 }
 
 // linkBlock makes the directory dst with hard links to all files of src.
@@ -130,8 +190,9 @@ func linkBlock(src, dst string) error {
 	})
 }
 
-// syncTree fsyncs every directory below dir, and dir.
-func syncTree(dir string) error {
+// SyncTree fsyncs every directory below dir, and dir, so that the names in them
+// last.
+func SyncTree(dir string) error {
 	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err

@@ -134,7 +134,7 @@ func (s *Store) writeRaw(m *memtable) error {
 		}
 		for _, id := range ids {
 			d := filepath.Join(dir, id.String())
-			files, err := sumBlock(d, BlockFiles{ULID: id})
+			files, err := sumBlock(d, BlockFiles{ULID: id, Pos: m.pos})
 			if err != nil {
 				return err
 			}

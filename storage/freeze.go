@@ -46,6 +46,7 @@ func (s *Store) Freeze() error {
 		return err
 	}
 	m.mint, m.maxt = m.bounds()
+	m.pos = s.pos
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,6 +30,7 @@ type memtable struct {
 
 	// Set by the freeze, constant after it; closed bounds of all samples.
 	mint, maxt int64
+	pos        uint64 // of the newest entry that it may hold samples of
 
 	// Store.mu protects the following.
 	stones *tombstones.MemTombstones // replaced, never changed: readers keep theirs

@@ -104,7 +104,10 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 	s.mu.Unlock()
 
 	var dirs []string
+	var pos uint64
+	known := true
 	for _, b := range old {
+		pos, known = max(pos, b.files.Pos), known && b.files.Pos > 0
 		d := filepath.Join(work, b.files.ULID.String())
 		s.mu.RLock() // against a delete half-way; one that came before is in the job too, and has no effect twice
 		err := linkBlock(b.Dir(), d)
@@ -114,7 +117,10 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 		}
 		dirs = append(dirs, d)
 	}
-	made, err := s.compact(s.ctx, work, dirs)
+	if !known {
+		pos = 0
+	}
+	made, err := s.compact(s.ctx, work, dirs, pos)
 	if err != nil {
 		return err
 	}
@@ -123,8 +129,9 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 	return s.installRewritten(j, old, made, dst)
 }
 
-// compact merges the block directories into one below dest.
-func (s *Store) compact(ctx context.Context, dest string, dirs []string) ([]blockFiles, error) {
+// compact merges the block directories into one below dest, which gets the
+// position pos.
+func (s *Store) compact(ctx context.Context, dest string, dirs []string, pos uint64) ([]blockFiles, error) {
 	var size int64
 	for _, d := range dirs {
 		if err := walkFiles(d, func(_ string, n int64) error { size += n; return nil }); err != nil {
@@ -142,7 +149,7 @@ func (s *Store) compact(ctx context.Context, dest string, dirs []string) ([]bloc
 	var made []blockFiles
 	for _, id := range out {
 		d := filepath.Join(dest, id.String())
-		files, err := sumBlock(d, BlockFiles{ULID: id})
+		files, err := sumBlock(d, BlockFiles{ULID: id, Pos: pos})
 		if err != nil {
 			return nil, err
 		}

@@ -13,7 +13,8 @@ type metrics struct {
 	freezes, flushes, merges, cleans, deletes prometheus.Counter
 	flushFailures, mergeFailures              prometheus.Counter
 	freezeSeconds, flushSeconds, mergeSeconds prometheus.Histogram
-	stallSeconds                              prometheus.Counter
+	stallSeconds, scrubs                      prometheus.Counter
+	scrubSeconds, damaged                     prometheus.Gauge
 	compactor                                 *tsdb.CompactorMetrics
 }
 
@@ -66,6 +67,9 @@ func newMetrics(reg prometheus.Registerer, s *Store) *metrics {
 		flushSeconds:  seconds("flush_seconds", "Time to write a memtable into blocks."),
 		mergeSeconds:  seconds("merge_seconds", "Time of a merge."),
 		stallSeconds:  counter("freeze_stall_seconds_total", "Time that the applier waited because too many memtables were unflushed."),
+		scrubs:        counter("scrubs_total", "Comparisons of all blocks with their checksums."),
+		scrubSeconds:  f.NewGauge(prometheus.GaugeOpts{Name: "deucalion_storage_scrub_seconds", Help: "Time of the last scrub."}),
+		damaged:       f.NewGauge(prometheus.GaugeOpts{Name: "deucalion_storage_damaged", Help: "1 if a block on the disk is not what was written."}),
 		compactor:     tsdb.NewCompactorMetrics(reg),
 	}
 }

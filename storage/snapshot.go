@@ -183,7 +183,7 @@ func (p *Snapshot) persist(ctx context.Context, dst string, clean bool) ([]Block
 		}
 		out = append(out, fs...)
 	}
-	return out, syncTree(dst)
+	return out, SyncTree(dst)
 }
 
 // linkDeleted links a flushed memtable's block to dir and applies the deletes.
@@ -217,7 +217,7 @@ func (p *Snapshot) export(ctx context.Context, b blockFiles, dst string, clean b
 		}
 	}
 	if dirty {
-		made, err := p.s.compact(ctx, dst, []string{b.dir})
+		made, err := p.s.compact(ctx, dst, []string{b.dir}, b.Pos)
 		var out []BlockFiles
 		for _, m := range made {
 			out = append(out, m.BlockFiles)

@@ -32,6 +32,7 @@ type Store struct {
 	compactMu sync.Mutex
 	kickFlush chan struct{}
 	kickMerge chan struct{}
+	kickScrub chan struct{}
 
 	// mu protects the following.
 	mu        sync.RWMutex
@@ -45,7 +46,8 @@ type Store struct {
 	drained   *sync.Cond             // a frozen memtable went away; L is mu
 	closed    bool
 
-	activeSince int64 // largest timestamp of the log when active was made; applier only
+	activeSince int64  // largest timestamp of the log when active was made; applier only
+	pos         uint64 // see SetPosition; applier only
 }
 
 // Open empties o.Dir and opens an empty store in it.
@@ -60,6 +62,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		opts: o, pool: chunkenc.NewPool(), jobs: map[*job]struct{}{}, unlinked: map[*Snapshot]struct{}{},
 		kickFlush: make(chan struct{}, 1), kickMerge: make(chan struct{}, 1),
+		kickScrub: make(chan struct{}, 1),
 	}
 	s.drained = sync.NewCond(&s.mu)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -72,6 +75,10 @@ func Open(o Options) (*Store, error) {
 		s.wg.Add(2)
 		go s.flushLoop()
 		go s.mergeLoop()
+	}
+	if !o.Manual && o.ScrubInterval > 0 {
+		s.wg.Add(1)
+		go s.scrubLoop()
 	}
 	return s, nil
 }
@@ -190,6 +197,10 @@ func (s *Store) closeBlocks() error {
 	}
 	return first
 }
+
+// SetPosition tells the position in the log of what is appended and deleted from
+// now on. Blocks carry it, see BlockFiles.Pos. Applier only.
+func (s *Store) SetPosition(pos uint64) { s.pos = pos }
 
 // Cutoff is the retention limit in milliseconds: samples below it are gone.
 func (s *Store) Cutoff() int64 { return s.cutoff.Load() }

@@ -67,7 +67,7 @@ func TestDeleteRacesMerge(t *testing.T) {
 		}
 		x.mu.Unlock()
 		t.Cleanup(func() { x.endJob(j) })
-		made, err := x.compact(t.Context(), work, dirs)
+		made, err := x.compact(t.Context(), work, dirs, 0)
 		require.NoError(t, err)
 		return x, j, old, made
 	}

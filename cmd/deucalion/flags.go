@@ -41,6 +41,7 @@ type options struct {
 
 	remoteRead api.RemoteReadLimits
 
+	scrubInterval  model.Duration
 	lookback       model.Duration
 	queryTimeout   model.Duration
 	maxConcurrency int
@@ -111,6 +112,8 @@ func (o *options) storageFlags(app *kingpin.Application) {
 		SetValue(&o.retentionTime)
 	app.Flag("storage.tsdb.retention.size", "Maximum number of bytes that can be stored for blocks. A unit is required, supported units: B, KB, MB, GB, TB, PB, EB. Ex: \"512MB\". Based on powers-of-2, so 1KB is 1024B. Must be the same on all nodes.").
 		BytesVar(&o.retentionSize)
+	app.Flag("storage.scrub-interval", "How often all blocks on the disk are compared with their checksums. 0: never. A node that finds damage restarts and repairs it from the other nodes.").
+		Default("1d").SetValue(&o.scrubInterval)
 	app.Flag("storage.remote.read-sample-limit", "Maximum overall number of samples to return via the remote read interface, in a single query. 0 means no limit. This limit is ignored for streamed response types.").
 		Default("5e7").SetValue((*sampleLimit)(&o.remoteRead.Samples))
 	app.Flag("storage.remote.read-concurrent-limit", "Maximum number of concurrent remote read calls. 0 means no limit.").

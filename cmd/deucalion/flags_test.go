@@ -38,7 +38,7 @@ func TestFlagDefaults(t *testing.T) {
 		"web.listen-address": "0.0.0.0:9090", "web.read-timeout": "5m", "web.max-connections": "512", "web.external-url": "",
 		"web.cors.origin": ".*", "web.enable-admin-api": "false", "web.enable-remote-write-receiver": "true",
 		"web.remote-write-receiver.accepted-protobuf-messages": "prometheus.WriteRequest,io.prometheus.write.v2.Request",
-		"storage.tsdb.path": "data/", "storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "0B",
+		"storage.tsdb.path": "data/", "storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "0B", "storage.scrub-interval": "1d",
 		"storage.remote.read-sample-limit": "50000000", "storage.remote.read-concurrent-limit": "10", "storage.remote.read-max-bytes-in-frame": "1048576",
 		"query.lookback-delta": "5m", "query.timeout": "2m", "query.max-concurrency": "20", "query.max-samples": "50000000",
 		"query.consistency": "bounded", "query.max-staleness": "10s",
