@@ -179,7 +179,7 @@ func (s *Snapshot) digest(ctx context.Context, e Digest) (r DigestResult, err er
 	if err != nil {
 		return r, err
 	}
-	q, err := storage.OpenSnapshot(dir, blocks, s.header.Cutoff)
+	q, err := s.samples.Open(dir, blocks)
 	if err != nil {
 		return r, err
 	}

@@ -219,7 +219,8 @@ func (h *hasher) floats(vs []float64) {
 
 // stateHash hashes what must be equal on all nodes and is not a sample. Index and
 // term are left out: those of the entry are the same by themselves. So are the
-// pending cleans, which are how far this node is.
+// pending cleans, which are how far this node is, and the list of deletes, of
+// which a node that came from an old snapshot knows less.
 func (s *Snapshot) stateHash(ctx context.Context, p *pacer) (uint64, error) {
 	h := newHasher()
 	c := s.header

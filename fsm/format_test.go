@@ -119,7 +119,7 @@ func TestSnapshotFormats(t *testing.T) {
 func TestNewerSnapshotIsRefused(t *testing.T) {
 	f, _ := formatFSM(t)
 	dir := persist(t, f)
-	file := filepath.Join(dir, manifestName)
+	file := filepath.Join(dir, ManifestName)
 	b, err := os.ReadFile(file)
 	require.NoError(t, err)
 	line, _, _ := strings.Cut(string(b), "\n")

@@ -17,12 +17,15 @@ import (
 type SnapshotReader struct {
 	blocks []*tsdb.Block
 	cutoff int64
+	note   func(error) error
 }
 
-// OpenSnapshot opens the listed blocks below dir read-only. Samples below the
-// cutoff and deleted ones are hidden, as on the Store that wrote the directory.
-func OpenSnapshot(dir string, blocks []BlockFiles, cutoff int64) (*SnapshotReader, error) {
-	r := &SnapshotReader{cutoff: cutoff}
+// Open opens the blocks that Persist has put into dir, read-only. Samples below
+// the cutoff and deleted ones are hidden, as on the Store. A damaged block is the
+// Store's too, for the files are the same, and is noted like one that a query
+// finds.
+func (p *Snapshot) Open(dir string, blocks []BlockFiles) (*SnapshotReader, error) {
+	r := &SnapshotReader{cutoff: p.cutoff, note: p.s.noteReadError}
 	for _, f := range blocks {
 		b, err := tsdb.OpenBlock(nil, filepath.Join(dir, f.ULID.String()), nil, nil)
 		if err != nil {
@@ -35,7 +38,7 @@ func OpenSnapshot(dir string, blocks []BlockFiles, cutoff int64) (*SnapshotReade
 
 // ExactQuerier is Store.ExactQuerier over the snapshot.
 func (r *SnapshotReader) ExactQuerier(mint, maxt int64) (storage.Querier, error) {
-	q := &querier{mint: max(mint, r.cutoff), maxt: maxt, exact: true}
+	q := &querier{mint: max(mint, r.cutoff), maxt: maxt, exact: true, note: r.note}
 	for _, b := range r.blocks {
 		if b.MinTime() > q.maxt || q.mint >= b.MaxTime() {
 			continue
