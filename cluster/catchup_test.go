@@ -73,8 +73,8 @@ func (n *testNode) age() {
 	require.NoError(n.t, g.Wait())
 }
 
-// digest is a hash of all samples that this node holds.
-func (n *testNode) digest() string {
+// content is a hash of all samples that this node holds.
+func (n *testNode) content() string {
 	n.t.Helper()
 	q, err := n.fsm.Querier(math.MinInt64, math.MaxInt64)
 	require.NoError(n.t, err)
@@ -120,7 +120,7 @@ func newLagging(t *testing.T, change func(*cluster.Config)) *lagging {
 		if change != nil {
 			change(&cfg)
 		}
-		l.nodes = append(l.nodes, startNodeWith(t, cfg, storage.Options{MaxBlockSpan: 2 * time.Hour}, p))
+		l.nodes = append(l.nodes, startNodeWith(t, cfg, 0, storage.Options{MaxBlockSpan: 2 * time.Hour}, p))
 	}
 	for _, n := range l.nodes {
 		n.waitReady()
@@ -129,9 +129,9 @@ func newLagging(t *testing.T, change func(*cluster.Config)) *lagging {
 	l.leader, rest = leaderOf(t, l.nodes)
 	l.behind, l.other = rest[0], rest[1]
 	l.leader.fill(0, l.total-l.missing)
-	want := l.leader.digest()
+	want := l.leader.content()
 	for _, n := range l.nodes {
-		require.Eventually(t, func() bool { return n.digest() == want }, 30*time.Second, 20*time.Millisecond)
+		require.Eventually(t, func() bool { return n.content() == want }, 30*time.Second, 20*time.Millisecond)
 		require.NoError(t, n.Snapshot(t.Context()))
 	}
 	l.behind.crash()
@@ -172,7 +172,7 @@ func (l *lagging) caughtUp(t *testing.T) {
 	n := l.behind
 	n.eventually("ready", func() bool { return n.Ready() == nil })
 	leader, _ := leaderOf(t, l.nodes)
-	n.eventually("the same content", func() bool { return n.digest() == leader.digest() })
+	n.eventually("the same content", func() bool { return n.content() == leader.content() })
 	require.Positive(t, n.metric("deucalion_raft_snapshot_installs_total"), "it came by snapshot")
 	n.eventually("staging is removed", func() bool {
 		_, err := os.Stat(n.incoming())
@@ -221,7 +221,7 @@ func TestCatchUpFetchesOnlyWhatIsMissing(t *testing.T) {
 	n.crash()
 	n.start()
 	n.waitReady()
-	require.Equal(t, l.leader.digest(), n.digest())
+	require.Equal(t, l.leader.content(), n.content())
 	require.Zero(t, n.fetched())
 }
 

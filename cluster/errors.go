@@ -26,6 +26,8 @@ var (
 	ErrWrongNode = errors.New("message is for another node")
 	// ErrNotReady is what Ready wraps.
 	ErrNotReady = errors.New("not ready")
+	// ErrLevel: a member is too old for what was asked.
+	ErrLevel = errors.New("not all members know this kind of entry")
 	// ErrLogStoreMismatch: the data directory was made with the other log store.
 	ErrLogStoreMismatch = errors.New("data directory has another kind of log store")
 	// ErrDamaged: the data directory cannot give back all that this node once acknowledged.

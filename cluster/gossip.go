@@ -35,6 +35,8 @@ type memberMeta struct {
 	ClusterID string `json:"c,omitempty"`
 	Expect    int    `json:"e,omitempty"`
 	HasState  bool   `json:"s,omitempty"`
+	// Level is the newest level of the log format that the node knows, see level.go.
+	Level uint32 `json:"l,omitempty"`
 }
 
 // gossip finds the other nodes and says who is alive. It decides nothing.
@@ -184,7 +186,7 @@ func (g *gossip) close(leave time.Duration) error {
 func (n *Node) meta() memberMeta {
 	return memberMeta{
 		RaftAddress: n.advertise, HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
-		ClusterID: n.clusterID(), Expect: n.cfg.BootstrapExpect, HasState: n.hasState(),
+		ClusterID: n.clusterID(), Expect: n.cfg.BootstrapExpect, HasState: n.hasState(), Level: n.fsm.Level(),
 	}
 }
 

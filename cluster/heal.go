@@ -54,7 +54,9 @@ func (n *Node) openDisk(dir string, fresh bool) error {
 		if err == nil {
 			if err = n.verifyStores(s); err == nil {
 				n.stores = s
-				return nil
+				last, err := s.log.LastIndex()
+				n.fsm.SkipDigests(last)
+				return err
 			}
 			err = errors.Join(err, s.Close())
 		}

@@ -40,6 +40,7 @@ type metrics struct {
 	dutyFailures  *prometheus.CounterVec
 	refusedConns  *prometheus.CounterVec
 	heals         *prometheus.CounterVec
+	digests       *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -90,6 +91,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		dutyFailures:  vec("deucalion_cluster_duty_failures_total", "Failures of the leader's background duties.", "duty"),
 		heals:         vec("deucalion_cluster_heals_total", "Damaged parts of the Raft state that were set aside, to be got back from the other nodes.", "what"),
 		refusedConns:  vec("deucalion_cluster_connections_refused_total", "Incoming cluster connections closed before use, by reason.", "reason"),
+		digests:       vec("deucalion_cluster_digests_total", "Comparisons of the members' data that this node has asked for, by result: equal, mismatch, error (a member cannot read its data), incomplete.", "result"),
 	}
 }
 
@@ -113,6 +115,7 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 	gauge("deucalion_raft_last_log_index", "Last index in this node's log.", func() float64 { return float64(n.raft.LastIndex()) })
 	gauge("deucalion_raft_voters", "Voters in the configuration.", func() float64 { return float64(len(voters(n.servers()))) })
 	gauge("deucalion_cluster_staleness_seconds", "How far this node may be behind the leader; +Inf when unknown.", func() float64 { return n.fresh.seconds() })
+	gauge("deucalion_cluster_digest_mismatch", "1 while the newest comparison of some time range, or of the tables, found members that differ or cannot read their data.", func() float64 { return yes(n.verdicts.mismatch()) })
 	gauge("deucalion_cluster_fsm_failed", "1 when a broken invariant stopped this node's state machine.", func() float64 { return yes(n.fsmFailed()) })
 	gauge("deucalion_cluster_recovering", "1 while this node has no vote, having lost its log or its vote.", func() float64 { return yes(n.amnesia.active()) })
 	gauge("deucalion_storage_free_bytes", "Room on the disk of the data directory; 0 when it is not watched.", func() float64 { return float64(n.disk.free.Load()) })

@@ -45,6 +45,8 @@ type Node struct {
 	reads    *batcher // leader's rounds
 	asks     *batcher // follower's questions to the leader
 	fresh    *freshness
+	verdicts *verdicts
+	started  time.Time
 
 	transferring atomic.Bool   // a leadership transfer of ours is under way
 	draining     atomic.Bool   // StopServing was called

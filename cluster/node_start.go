@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -47,6 +48,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.inflight = newInflight(cfg.MaxInFlightBytes, n.metrics)
 	n.fresh = newFreshness(f)
+	n.verdicts, n.started = &verdicts{fsm: f}, time.Now()
 	n.reads = newBatcher(n.ctx, n.leaderRound)
 	n.asks = newBatcher(n.ctx, n.askLeader)
 	persistCtx, stop := context.WithCancel(context.Background())

@@ -57,6 +57,9 @@ func (n *Node) propose(ctx context.Context, entry []byte) (fsm.Result, error) {
 	if len(entry) > MaxEntryBytes {
 		return fsm.Result{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(entry), MaxEntryBytes)
 	}
+	if err := n.levelReached(entry); err != nil {
+		return fsm.Result{}, err
+	}
 	ticket, err := n.inflight.admit(ctx, len(entry))
 	if err != nil {
 		return fsm.Result{}, err

@@ -99,7 +99,7 @@ func (c *rpcClient) callAddress(ctx context.Context, addr, id, name string, body
 	return nil, fmt.Errorf("node %s: %s: %s", id, resp.Status, text)
 }
 
-// callJSON sends and receives JSON; in may be nil.
+// callJSON sends and receives JSON; in may be nil, and so may out.
 func (c *rpcClient) callJSON(ctx context.Context, id, name string, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -109,7 +109,7 @@ func (c *rpcClient) callJSON(ctx context.Context, id, name string, in, out any) 
 		}
 	}
 	b, err := c.call(ctx, id, name, body)
-	if err != nil {
+	if err != nil || out == nil {
 		return err
 	}
 	return json.Unmarshal(b, out)

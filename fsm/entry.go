@@ -24,6 +24,7 @@ const (
 	kindUserSnapshot kind = 5
 	kindNoop         kind = 6
 	kindSettings     kind = 7
+	kindDigest       kind = 8
 )
 
 const (

@@ -11,8 +11,11 @@ var (
 	ErrFormat = errors.New("unreadable log entry")
 	// ErrSnapshot is a snapshot directory that is damaged or of a newer version.
 	ErrSnapshot = errors.New("unusable snapshot")
-	// ErrUnknownTask is returned for a clean or user snapshot that this node does
-	// not remember.
+	// ErrLevel is a log or a snapshot of a cluster whose members all know more than
+	// this binary does.
+	ErrLevel = errors.New("this node is too old for its cluster")
+	// ErrUnknownTask is returned for a clean, user snapshot or digest that this node
+	// does not remember.
 	ErrUnknownTask = errors.New("unknown task")
 	// ErrLowDisk is why a node made no user snapshot.
 	ErrLowDisk = errors.New("the disk is nearly full")

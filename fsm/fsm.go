@@ -27,6 +27,9 @@ type Options struct {
 	Storage    storage.Options
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: metrics are not exported
+	// Level makes the state machine know no more than a binary of that level did;
+	// 0 means Level. For tests of upgrades.
+	Level uint32
 
 	hash func(labels.Labels) uint64
 }
@@ -60,6 +63,7 @@ type FSM struct {
 	hits  []*series   // series of the known samples of the entry, the applier's own
 
 	tasks   *tasks
+	digests *digests
 	batches sync.Pool // of *Batch
 
 	damageOnce sync.Once
@@ -98,6 +102,7 @@ func Open(o Options, from string) (*FSM, error) {
 	f.exemplars = newExemplars(o.Registerer)
 	f.metadata = newMetadataMap()
 	f.tasks = newTasks(f)
+	f.digests = &digests{f: f}
 	f.m = newMetrics(o.Registerer, f)
 	if from == "" {
 		return f, nil
@@ -112,6 +117,7 @@ func Open(o Options, from string) (*FSM, error) {
 func (f *FSM) Close() error {
 	f.cancel()
 	f.tasks.wait()
+	f.digests.wg.Wait()
 	return f.store.Close()
 }
 
@@ -163,13 +169,16 @@ func (f *FSM) Damage() error {
 }
 
 func (f *FSM) fail(index uint64, err error) Result {
+	f.stop(fmt.Errorf("applying log entry %d: %w", index, err))
+	return Result{Index: index, Err: f.Err().Error()}
+}
+
+func (f *FSM) stop(err error) {
 	f.failOnce.Do(func() {
-		err = fmt.Errorf("applying log entry %d: %w", index, err)
 		f.err.Store(&err)
 		f.log.Error("The state machine stopped; this node serves no more until it is restarted", "err", err)
 		close(f.failed)
 	})
-	return Result{Index: index, Err: f.Err().Error()}
 }
 
 // Settings returns the replicated settings.

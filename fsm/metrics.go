@@ -23,6 +23,7 @@ type metrics struct {
 	snapshotPersist  prometheus.Histogram
 	snapshotFailures prometheus.Counter
 	taskFailures     prometheus.Counter
+	digestFailures   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
@@ -66,6 +67,7 @@ func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
 		}),
 		snapshotFailures: p.NewCounter(opts("snapshot_failures_total", "Snapshots that could not be written.")),
 		taskFailures:     p.NewCounter(opts("task_failures_total", "Cleans and user snapshots that failed on this node.")),
+		digestFailures:   p.NewCounter(opts("digest_failures_total", "Digests that this node could not compute: it may be unable to read its own data.")),
 	}
 	for _, r := range []Reason{TooOld, OutOfOrder, Duplicate, Invalid} {
 		m.refused.WithLabelValues(r.String())

@@ -28,6 +28,10 @@ func (f *FSM) Restore(dir string) error {
 	if h.Index != m.Index || h.Term != m.Term {
 		return fmt.Errorf("%w: manifest and state are of index %d and %d", ErrSnapshot, m.Index, h.Index)
 	}
+	if err := f.checkLevel(h.Settings); err != nil {
+		f.stop(err)
+		return err
+	}
 	if err := f.store.Reset(filepath.Join(dir, blocksName), m.Blocks, h.Cutoff, h.MaxT); err != nil {
 		return err
 	}

@@ -129,6 +129,7 @@ func (w *twin) run(entries int) {
 			w.compare()
 		}
 	}
+	w.compareDigests()
 	w.compareUserSnapshots()
 }
 

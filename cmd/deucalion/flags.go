@@ -58,6 +58,7 @@ type options struct {
 	peers           []string
 	bootstrapExpect int
 	logStore        string
+	digestInterval  model.Duration
 
 	snapshotMaxRate units.Base2Bytes
 	snapshotLogSize units.Base2Bytes
@@ -69,7 +70,7 @@ type options struct {
 // parseFlags reads args. exit is set, and the run over, after --help and --version.
 func parseFlags(args []string, stdout, stderr io.Writer) (o *options, exit *int, err error) {
 	o = &options{}
-	app := kingpin.New("deucalion", "A Prometheus server replicated by Raft.").UsageWriter(stdout).ErrorWriter(stderr)
+	app := kingpin.New("deucalion", "A Prometheus server replicated by Raft.\n\n"+commandsHelp).UsageWriter(stdout).ErrorWriter(stderr)
 	app.Version(version.Print("deucalion"))
 	app.HelpFlag.Short('h')
 	app.Terminate(func(code int) { exit = &code })
@@ -154,6 +155,8 @@ func (o *options) clusterFlags(app *kingpin.Application) {
 	app.Flag("cluster.peer", "Gossip address of another node. Can be repeated. A name is tried with all of its addresses, again and again.").StringsVar(&o.peers)
 	app.Flag("cluster.bootstrap-expect", "How many nodes form a new cluster, once. Ignored by a node that belongs to one.").
 		Default("1").IntVar(&o.bootstrapExpect)
+	app.Flag("cluster.digest-interval", "How often all nodes compare hashes of their data. 0 switches that off.").
+		Default("1h").SetValue(&o.digestInterval)
 	app.Flag("raft.log-store", "What keeps the Raft log: wal or boltdb. Fixed for the life of the data directory.").
 		Default(cluster.LogStoreWAL).EnumVar(&o.logStore, cluster.LogStoreWAL, cluster.LogStoreBoltDB)
 	app.Flag("cluster.snapshot-max-rate", "Maximum number of bytes per second of Raft snapshots that this node sends to nodes which are too far behind for the log. 0 means no limit. Based on powers-of-2, so 1KB is 1024B.").
@@ -182,6 +185,14 @@ func (o *options) check() error {
 		return fmt.Errorf("--storage.tsdb.path must not be empty")
 	}
 	return nil
+}
+
+// digestEvery is the interval as package cluster takes it, for which zero is the default.
+func (o *options) digestEvery() time.Duration {
+	if o.digestInterval == 0 {
+		return -1
+	}
+	return time.Duration(o.digestInterval)
 }
 
 // retention is what the two flags say together: 15 days unless one of them is given.

@@ -44,7 +44,7 @@ func TestFlagDefaults(t *testing.T) {
 		"query.consistency": "bounded", "query.max-staleness": "10s",
 		"node.id": "", "cluster.listen-address": "0.0.0.0:9190", "cluster.advertise-address": "",
 		"cluster.gossip-listen-address": "0.0.0.0:9191", "cluster.gossip-advertise-address": "",
-		"cluster.peer": "", "cluster.bootstrap-expect": "1", "raft.log-store": "wal",
+		"cluster.peer": "", "cluster.bootstrap-expect": "1", "cluster.digest-interval": "1h", "raft.log-store": "wal",
 	}, o.shown)
 }
 

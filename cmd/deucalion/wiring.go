@@ -114,6 +114,7 @@ func (n *node) startCluster(o *options, conf *configuration) error {
 		RetentionTime:          keep.time,
 		RetentionSize:          keep.size,
 		MinFree:                int64(o.minFree),
+		DigestInterval:         o.digestEvery(),
 		Logger:                 n.logger.With("component", "cluster"),
 		Registerer:             n.registry,
 		OnFatal:                n.onFatal,
