@@ -56,6 +56,7 @@ type options struct {
 	peers           []string
 	bootstrapExpect int
 	logStore        string
+	tuning          tuning
 
 	shown map[string]string // all flags and their values, for /api/v1/status/flags
 }
@@ -71,6 +72,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (o *options, exit *int,
 	o.storageFlags(app)
 	o.queryFlags(app)
 	o.clusterFlags(app)
+	o.tuning.flags(app)
 	promslogflag.AddFlags(app, &o.log)
 	if _, err := app.Parse(args); err != nil || exit != nil {
 		return nil, exit, err

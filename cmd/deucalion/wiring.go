@@ -22,6 +22,7 @@ import (
 	"github.com/deucaliondb/deucalion/api"
 	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/storage"
 )
 
 // node is everything that runs in this process.
@@ -76,7 +77,10 @@ func (n *node) openState(o *options) error {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
 	from, _ := n.snapshots.Latest()
-	n.fsm, err = fsm.Open(fsm.Options{Dir: o.dataDir, Logger: n.logger.With("component", "fsm"), Registerer: n.registry}, from)
+	n.fsm, err = fsm.Open(fsm.Options{
+		Dir: o.dataDir, Storage: storage.Options{FreezeSamples: o.tuning.freezeSamples},
+		Logger: n.logger.With("component", "fsm"), Registerer: n.registry,
+	}, from)
 	if err != nil {
 		return err
 	}
@@ -102,6 +106,9 @@ func (n *node) startCluster(o *options, conf *configuration) error {
 		HTTPAddress:            address,
 		Version:                version.Version,
 		LogStore:               o.logStore,
+		LogSegmentBytes:        int(o.tuning.logSegmentBytes),
+		SnapshotEntries:        o.tuning.snapshotEntries,
+		TrailingLogBytes:       int64(o.tuning.trailingLogBytes),
 		MaxStaleness:           time.Duration(o.maxStaleness),
 		Settings:               conf.settings,
 		RetentionTime:          keep.time,
