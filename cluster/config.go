@@ -80,6 +80,8 @@ type Config struct {
 	// OnFatal is called at most once, on its own goroutine, when the process must exit: a failing or hung log
 	// disk, or a Raft state that only a restart leaves. Required.
 	OnFatal func(error)
+
+	hooks hooks
 }
 
 // withDefaults returns a checked copy.

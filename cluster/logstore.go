@@ -15,7 +15,12 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
 	"go.etcd.io/bbolt"
+
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 // Keys of ours in the stable store.
@@ -44,6 +49,7 @@ type storeOptions struct {
 	kind         string
 	segmentBytes int
 	writeTimeout time.Duration
+	files        types.VFS // of the WAL's segments; nil: the operating system's
 	// keepFrom returns the index after which the log must be kept, whatever Raft says.
 	keepFrom func() uint64
 	logger   *slog.Logger
@@ -83,7 +89,8 @@ func openStores(o storeOptions) (_ *stores, err error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
-		w, err := wal.Open(dir, wal.WithSegmentSize(o.segmentBytes), wal.WithLogger(newHCLog(o.logger, "raft-wal")))
+		w, err := wal.Open(dir, wal.WithSegmentSize(o.segmentBytes), wal.WithLogger(newHCLog(o.logger, "raft-wal")),
+			wal.WithSegmentFiler(segment.NewFiler(dir, walFiles(o.files))))
 		if err != nil {
 			return nil, fmt.Errorf("raft log %s: %w", dir, err)
 		}
@@ -97,6 +104,17 @@ func openStores(o storeOptions) (_ *stores, err error) {
 	s.log = newLogCache(s.guard, logCacheEntries, logCacheBytes)
 	s.stable = guardedStable{s.guard, bolt}
 	return s, nil
+}
+
+// walFiles are the files that raft-wal writes to.
+func walFiles(files types.VFS) types.VFS {
+	if files == nil {
+		files = fs.New()
+	}
+	if plant.SkipLogFsync {
+		files = plant.Unsynced{VFS: files}
+	}
+	return files
 }
 
 // openBolt opens a bbolt store that is durable: only the free list, which can be rebuilt, is not written. Writing it

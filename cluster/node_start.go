@@ -78,6 +78,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 func (n *Node) openDisk(dir string) (err error) {
 	n.stores, err = openStores(storeOptions{
 		dir: dir, kind: n.cfg.LogStore, segmentBytes: n.cfg.LogSegmentBytes, writeTimeout: n.cfg.LogWriteTimeout,
+		files:    n.cfg.hooks.files,
 		keepFrom: n.snapshots.oldest, logger: n.logger, metrics: n.metrics, onFatal: n.fatal,
 	})
 	if err != nil {
@@ -104,7 +105,7 @@ func (n *Node) openNetwork() (err error) {
 }
 
 func (n *Node) startRaft() (err error) {
-	n.trans = newTransport(n.mux, n.advertise, n.book, newHCLog(n.logger, "raft-net"))
+	n.trans = newTransport(n.mux, n.advertise, n.book, n.cfg.hooks.dialer(), newHCLog(n.logger, "raft-net"))
 	n.stores.guard.replay.Store(true) // NewRaft reads all that is to be replayed; its size counts for the next snapshot
 	n.raft, err = raft.NewRaft(raftConfig(n.id, n.logger), n.machine, n.stores.log, n.stores.stable, n.snapshots, n.trans)
 	n.stores.guard.replay.Store(false)

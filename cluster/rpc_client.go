@@ -28,7 +28,7 @@ type rpcClient struct {
 }
 
 func newRPCClient(n *Node) *rpcClient {
-	dialer := &net.Dialer{Timeout: dialTimeout}
+	dial := n.cfg.hooks.dialer()
 	return &rpcClient{node: n, transport: &http.Transport{
 		Protocols:       h2c(),
 		IdleConnTimeout: time.Minute,
@@ -36,8 +36,10 @@ func newRPCClient(n *Node) *rpcClient {
 			SendPingTimeout: 5 * time.Second, // finds a peer that is gone without a word
 			PingTimeout:     5 * time.Second,
 		},
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, addr)
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			c, err := dial(dctx, addr)
 			if err != nil {
 				return nil, err
 			}
