@@ -99,6 +99,7 @@ type Config struct {
 	OnFatal func(error)
 
 	statfs func(dir string) (int64, error) // nil: the system's
+	hooks  hooks
 }
 
 // withDefaults returns a checked copy.

@@ -88,6 +88,9 @@ func startGossip(n *Node) (*gossip, error) {
 	if c.AdvertiseAddr, c.AdvertisePort, err = g.advertise(host, port); err != nil {
 		return nil, err
 	}
+	if err := n.cfg.hooks.gossip(c); err != nil {
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
 	if g.list, err = memberlist.Create(c); err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}

@@ -49,6 +49,7 @@ func (n *Node) openDisk(dir string, fresh bool) error {
 	for attempt := 1; ; attempt++ {
 		s, err := openStores(storeOptions{
 			dir: dir, kind: n.cfg.LogStore, segmentBytes: n.cfg.LogSegmentBytes, writeTimeout: n.cfg.LogWriteTimeout,
+			files:    n.cfg.hooks.files,
 			keepFrom: n.snapshots.oldest, logger: n.logger, metrics: n.metrics, onFatal: n.fatal,
 		})
 		if err == nil {

@@ -15,7 +15,12 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 // Keys of ours in the stable store.
@@ -47,6 +52,7 @@ type storeOptions struct {
 	kind         string
 	segmentBytes int
 	writeTimeout time.Duration
+	files        types.VFS // of the WAL's segments; nil: the operating system's
 	// keepFrom returns the index after which the log must be kept, whatever Raft says.
 	keepFrom func() uint64
 	logger   *slog.Logger
@@ -93,6 +99,17 @@ func openStores(o storeOptions) (_ *stores, err error) {
 	return s, nil
 }
 
+// walFiles are the files that raft-wal writes to.
+func walFiles(files types.VFS) types.VFS {
+	if files == nil {
+		files = fs.New()
+	}
+	if plant.SkipLogFsync {
+		files = plant.Unsynced{VFS: files}
+	}
+	return files
+}
+
 // logName is the log's file or directory.
 func logName(kind string) string {
 	if kind == LogStoreBoltDB {
@@ -120,7 +137,8 @@ func openLog(o storeOptions, stable raft.StableStore) (logStore, io.Closer, erro
 	}
 	var w *wal.WAL
 	err := recovered(func() (err error) {
-		w, err = wal.Open(path, wal.WithSegmentSize(o.segmentBytes), wal.WithLogger(newHCLog(o.logger, "raft-wal")))
+		w, err = wal.Open(path, wal.WithSegmentSize(o.segmentBytes), wal.WithLogger(newHCLog(o.logger, "raft-wal")),
+			wal.WithSegmentFiler(segment.NewFiler(path, walFiles(o.files))))
 		return err
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 const (
@@ -130,6 +131,9 @@ func (n *Node) apply(ctx context.Context, entry []byte, t *ticket) (fsm.Result, 
 		f = n.raft.Apply(entry, timeout)
 		done <- n.await(context.Background(), f)
 	}()
+	if plant.AckBeforeCommit {
+		return fsm.Result{Index: n.raft.LastIndex()}, nil
+	}
 	select {
 	case err := <-done:
 		if err != nil {

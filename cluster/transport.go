@@ -4,6 +4,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
@@ -66,11 +67,11 @@ func (transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
 }
 
 // newTransport returns one whose filter is still to be set.
-func newTransport(x *mux, advertise string, book *addressBook, logger hclog.Logger) transport {
+func newTransport(x *mux, advertise string, book *addressBook, dial dialFunc, logger hclog.Logger) transport {
 	return transport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: book,
 		Logger:                logger,
-		Stream:                &streamLayer{subListener: x.raft, advertise: stringAddr(advertise)},
+		Stream:                &streamLayer{subListener: x.raft, advertise: stringAddr(advertise), dial: dial},
 		MaxPool:               4,
 		// Workaround for hashicorp/raft#612 (liveness): with pipelining, one failed StoreLogs on a follower ends
 		// replication to it for good while heartbeats go on, and Shutdown of the leader hangs. 1 = no pipelining.
@@ -84,6 +85,7 @@ func newTransport(x *mux, advertise string, book *addressBook, logger hclog.Logg
 type streamLayer struct {
 	*subListener
 	advertise net.Addr
+	dial      dialFunc
 }
 
 // Addr implements net.Listener; Raft tells it to the others.
@@ -95,7 +97,9 @@ func (s *streamLayer) Dial(target raft.ServerAddress, timeout time.Duration) (ne
 	if id == "" || len(id) > 255 {
 		return nil, errors.New("target without a node id")
 	}
-	c, err := net.DialTimeout("tcp", addr, min(timeout, 2*time.Second))
+	ctx, cancel := context.WithTimeout(context.Background(), min(timeout, dialTimeout))
+	defer cancel()
+	c, err := s.dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}

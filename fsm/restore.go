@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/deucaliondb/deucalion/internal/fault"
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 // Restore replaces all state by that of the snapshot in dir and publishes its
@@ -37,7 +38,9 @@ func (f *FSM) Restore(dir string) error {
 	}
 	fault.Point(fault.RestoreHalf)
 	f.erased.Add(1)
-	f.table.Store(t)
+	if !plant.RestoreKeepsTables || f.table.Load().n.Load() == 0 {
+		f.table.Store(t)
+	}
 	f.settings.Store(&h.Settings)
 	f.maxT.Store(h.MaxT)
 	f.dropHorizon = h.DropHorizon

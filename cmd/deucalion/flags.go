@@ -59,10 +59,8 @@ type options struct {
 	bootstrapExpect int
 	logStore        string
 	digestInterval  model.Duration
-
 	snapshotMaxRate units.Base2Bytes
-	snapshotLogSize units.Base2Bytes
-	trailingLogSize units.Base2Bytes
+	tuning          tuning
 
 	shown map[string]string // all flags and their values, for /api/v1/status/flags
 }
@@ -78,6 +76,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (o *options, exit *int,
 	o.storageFlags(app)
 	o.queryFlags(app)
 	o.clusterFlags(app)
+	o.tuning.flags(app)
 	promslogflag.AddFlags(app, &o.log)
 	if _, err := app.Parse(args); err != nil || exit != nil {
 		return nil, exit, err
@@ -161,11 +160,6 @@ func (o *options) clusterFlags(app *kingpin.Application) {
 		Default(cluster.LogStoreWAL).EnumVar(&o.logStore, cluster.LogStoreWAL, cluster.LogStoreBoltDB)
 	app.Flag("cluster.snapshot-max-rate", "Maximum number of bytes per second of Raft snapshots that this node sends to nodes which are too far behind for the log. 0 means no limit. Based on powers-of-2, so 1KB is 1024B.").
 		Default("64MiB").BytesVar(&o.snapshotMaxRate)
-	// Hidden: for tests, which cannot wait for so much log.
-	app.Flag("raft.snapshot-log-size", "Bytes of log after which a Raft snapshot is made.").
-		Hidden().Default("64MiB").BytesVar(&o.snapshotLogSize)
-	app.Flag("raft.trailing-log-size", "Bytes of log that are kept behind a Raft snapshot.").
-		Hidden().Default("64MiB").BytesVar(&o.trailingLogSize)
 }
 
 // check refuses values that parse and still make no sense.

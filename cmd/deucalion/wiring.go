@@ -79,7 +79,7 @@ func (n *node) openState(o *options) error {
 	from, _ := n.snapshots.Latest()
 	n.fsm, err = fsm.Open(fsm.Options{
 		Dir: o.dataDir, Logger: n.logger.With("component", "fsm"), Registerer: n.registry,
-		Storage: storage.Options{ScrubInterval: time.Duration(o.scrubInterval)},
+		Storage: storage.Options{ScrubInterval: time.Duration(o.scrubInterval), FreezeSamples: o.tuning.freezeSamples},
 	}, from)
 	if err != nil {
 		return err
@@ -106,8 +106,10 @@ func (n *node) startCluster(o *options, conf *configuration) error {
 		HTTPAddress:            address,
 		Version:                version.Version,
 		LogStore:               o.logStore,
-		SnapshotLogBytes:       int64(o.snapshotLogSize),
-		TrailingLogBytes:       int64(o.trailingLogSize),
+		LogSegmentBytes:        int(o.tuning.logSegmentBytes),
+		SnapshotEntries:        o.tuning.snapshotEntries,
+		SnapshotLogBytes:       int64(o.tuning.snapshotLogBytes),
+		TrailingLogBytes:       int64(o.tuning.trailingLogBytes),
 		SnapshotMaxRate:        int64(o.snapshotMaxRate),
 		MaxStaleness:           time.Duration(o.maxStaleness),
 		Settings:               conf.settings,
