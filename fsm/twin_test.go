@@ -44,8 +44,12 @@ func TestTwin(t *testing.T) {
 	// Each flush and merge allocates buffers of megabytes for a few hundred samples.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	run, happened := 0, map[string]int{}
+	var first sync.Once
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newTwin(rt, t)
+		w.onError = func(format string, args ...any) {
+			first.Do(func() { t.Logf(format, args...) })
+		}
 		w.run(entries)
 		run++
 		t.Logf("run %d of %d entries: all replicas equal; %v", run, entries, w.happened)
@@ -122,6 +126,14 @@ type twin struct {
 	begun    atomic.Int64 // newest entry that a replica may have begun to apply
 	happened map[string]int
 	watchers []*watcher
+	onError  func(format string, args ...any)
+}
+
+// Errorf shows the first failure at once: rapid repeats the run to tell of it, and with goroutines that may go well.
+func (w *twin) Errorf(format string, args ...any) {
+	w.Helper()
+	w.onError(format, args...)
+	w.T.Errorf(format, args...)
 }
 
 func newTwin(rt *rapid.T, t *testing.T) *twin {
