@@ -94,6 +94,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, err := range []error{nil, ErrOverloaded, ErrNoLeader, ErrStopped} {
 		m.proposals.WithLabelValues(proposeResult(err))
 	}
+	for _, duty := range []string{"settings", "retention", "membership"} {
+		m.dutyFailures.WithLabelValues(duty)
+	}
+	for _, reason := range []string{"crowded", "preamble"} {
+		m.refusedConns.WithLabelValues(reason)
+	}
 	return m
 }
 
