@@ -34,7 +34,9 @@ func (n *Node) Propose(ctx context.Context, entry []byte) (fsm.Result, error) {
 		ctx, cancel = context.WithTimeout(ctx, proposeTimeout)
 		defer cancel()
 	}
+	start := time.Now()
 	res, err := n.propose(ctx, entry)
+	n.metrics.proposeTime.Observe(time.Since(start).Seconds())
 	n.metrics.proposals.WithLabelValues(proposeResult(err)).Inc()
 	return res, err
 }

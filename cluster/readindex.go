@@ -27,6 +27,8 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 		ctx, cancel = context.WithTimeout(ctx, proposeTimeout)
 		defer cancel()
 	}
+	start := time.Now()
+	defer func() { n.metrics.readTime.Observe(time.Since(start).Seconds()) }()
 	for attempt := 0; ; attempt++ {
 		changed := n.leaderChanged()
 		index, err := n.readIndexOnce(ctx)

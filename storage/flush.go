@@ -153,8 +153,11 @@ func (s *Store) writeRaw(m *memtable) error {
 // installFlushed swaps a memtable for its blocks, with all its deletes applied.
 func (s *Store) installFlushed(m *memtable) error {
 	s.mu.RLock()
-	dir := s.blocksDir
+	dir, waits := s.blocksDir, slices.Contains(s.frozen, m)
 	s.mu.RUnlock()
+	if !waits { // the store was reset, perhaps by a snapshot that has these very blocks, and dir is theirs
+		return nil
+	}
 	fresh, err := s.openRaw(m, dir)
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) *metrics {
 		return float64(s.active.head.NumSeries())
 	})
 	gauge("frozen_memtables", "Frozen memtables that wait to be flushed.", func(s *Store) float64 { return float64(len(s.frozen)) })
+	gauge("frozen_memtables_limit", "Frozen memtables at which writes wait for the flusher.", func(*Store) float64 { return maxFrozen })
 	gauge("blocks", "Blocks on disk.", func(s *Store) float64 { return float64(len(s.blocks)) })
 	gauge("blocks_bytes", "Bytes of all blocks on disk.", func(s *Store) float64 { return float64(s.blocksSizeLocked()) })
 	gauge("blocks_with_tombstones", "Blocks that hold deleted samples.", func(s *Store) float64 {
