@@ -30,7 +30,7 @@ FUZZTIME             ?= 10s
 BENCH_FLAGS          ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart e2e kill crash partitions twin clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart e2e kill crash partitions plants twin clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,9 @@ crash: ## nodes die at every crash point in turn, DEUCALION_CRASH_ROUNDS (100) t
 
 partitions: ## three nodes under load while their network is cut in every way, for DEUCALION_PARTITION_TIME (30m)
 	TMPDIR=$(UNITTMP) DEUCALION_PARTITION_TIME=$(DEUCALION_PARTITION_TIME) $(GO) test -timeout 300m -count 1 -v -run '^TestPartitions$$' ./cluster
+
+plants: ## switches on planted defects one by one and shows the suite that finds each
+	test/scripts/plants.sh
 
 twin: ## the twin test of the state machine, DEUCALION_TWIN_RUNS (100) random logs
 	TMPDIR=$(UNITTMP) DEUCALION_TWIN_RUNS=$(DEUCALION_TWIN_RUNS) DEUCALION_TWIN_ENTRIES=200 $(GO) test -timeout 120m -count 1 -v -run Twin ./fsm/...

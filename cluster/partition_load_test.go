@@ -27,7 +27,7 @@ const (
 
 var (
 	errDown   = errors.New("node is down")
-	errDamage = errors.New("series is no row of 1, 2, 3 ...")
+	errDamage = errors.New("series does not count 1, 2, 3")
 )
 
 // register is a series that one writer appends the values 1, 2, 3 ... to, at the times 1, 2, 3 ... ms; its state is the
@@ -172,7 +172,7 @@ func (l *load) reader(client int, n *partNode, rng *rand.Rand) {
 		r := l.some(rng)
 		acked := r.acked.Load()
 		op := porcupine.Operation{ClientId: client, Call: l.now()}
-		got, lifeNow, err := n.read(r, true)
+		got, _, err := n.read(r, true)
 		op.Return, op.Output = l.now(), got
 		switch {
 		case errors.Is(err, errDamage):
@@ -185,10 +185,10 @@ func (l *load) reader(client int, n *partNode, rng *rand.Rand) {
 			r.add(op)
 		}
 		// A node's own state only ever grows, whoever leads.
-		got, lifeNow, err = n.read(r, false)
-		if lifeNow != life {
+		got, now, err := n.read(r, false)
+		if now != life {
 			clear(seen)
-			life = lifeNow
+			life = now
 		}
 		if err == nil {
 			if got < seen[r] {

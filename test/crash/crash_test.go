@@ -30,7 +30,9 @@ const (
 	// checkEvery and epoch are in rounds: all data are read and compared, and all data are deleted, so that reading
 	// them stays quick and deletes of much are tried as well.
 	checkEvery = 3
-	epoch      = 12
+	// logLost is a log index after whose snapshot the log no longer begins at 1: 256 entries stay behind one.
+	logLost = 600
+	epoch   = 12
 )
 
 var (
@@ -106,34 +108,38 @@ func (c *crasher) round(name fault.Name) string {
 	c.t.Helper()
 	c.progress(c.rng.IntN(50))
 	n := c.cluster.Nodes[c.rng.IntN(len(c.cluster.Nodes))]
-	c.prepare(name, n)
+	wiped := c.prepare(name, n)
 	nth := visit(c.rng, name)
 	c.t.Logf("%s shall die at visit %d of %s", n.Name, nth, name)
 	mark := c.logSize(n)
 	require.NoError(c.t, n.Start(fmt.Sprintf("DEUCALION_FAULT=%s=kill@%d", name, nth)))
 	c.awaitDeath(n, name, mark)
 	note := ""
-	if c.rng.IntN(6) == 0 {
+	if wiped {
+		note = ", wiped"
+	} else if c.rng.IntN(6) == 0 {
 		for _, m := range c.cluster.Followers(n) {
 			require.NoError(c.t, m.Kill())
 		}
 		note = ", all others killed"
-	} else {
+	}
+	if note == "" {
 		c.progress(c.rng.IntN(60))
 	}
 	harness.Start(c.t, c.cluster)
 	return fmt.Sprintf("%s died at %s@%d%s", n.Name, name, nth, note)
 }
 
-// prepare stops n in a state from which it can reach the point.
-func (c *crasher) prepare(name fault.Name, n *local.Server) {
+// prepare stops n in a state from which it can reach the point, and tells whether that is one without data.
+func (c *crasher) prepare(name fault.Name, n *local.Server) (wiped bool) {
 	c.t.Helper()
-	if name == fault.RestoreHalf {
-		c.awaitSnapshots(n, 1)
+	wiped = needsWipe(name, c.rng)
+	if name == fault.RestoreHalf && !wiped {
+		c.awaitSnapshots(n, 1, 1)
 	}
-	if needsWipe(name) {
+	if wiped {
 		for _, m := range c.cluster.Followers(n) {
-			c.awaitSnapshots(m, 2) // then the log no longer begins at 1
+			c.awaitSnapshots(m, 2, logLost)
 		}
 	}
 	if c.rng.IntN(4) == 0 {
@@ -141,19 +147,26 @@ func (c *crasher) prepare(name fault.Name, n *local.Server) {
 	} else {
 		require.NoError(c.t, n.Kill())
 	}
-	if needsWipe(name) {
+	if wiped {
+		// What is acknowledged now is on both others, and all that came before with it: the copies that are about to
+		// go were not needed for a majority.
+		c.progress(5)
 		require.NoError(c.t, os.RemoveAll(n.Dir))
 		require.NoError(c.t, os.MkdirAll(n.Dir, 0o755))
 	}
+	return wiped
 }
 
-func (c *crasher) awaitSnapshots(n *local.Server, want int) {
+// awaitSnapshots waits until n has so many Raft snapshots of a log index of at least from.
+func (c *crasher) awaitSnapshots(n *local.Server, want, from int) {
 	c.t.Helper()
 	harness.Await(c.t, time.Minute, fmt.Sprintf("%d Raft snapshots of %s", want, n.Name), func(context.Context) error {
 		names, err := filepath.Glob(filepath.Join(n.Dir, "snapshots-raft", "*"))
 		have := 0
 		for _, name := range names {
-			if !strings.Contains(filepath.Base(name), ".") {
+			var term, index, msec int
+			name = filepath.Base(name)
+			if _, err := fmt.Sscanf(name, "%d-%d-%d", &term, &index, &msec); err == nil && !strings.Contains(name, ".") && index >= from {
 				have++
 			}
 		}

@@ -78,7 +78,13 @@ func visit(rng *rand.Rand, n fault.Name) int {
 	}
 }
 
-// needsWipe tells of the points that only a node without data comes to, which takes the leader's snapshot.
-func needsWipe(n fault.Name) bool {
-	return n == fault.CatchUpFetching || n == fault.CatchUpFetched || n == fault.CatchUpBeforeCommit
+// needsWipe tells whether the point is to be reached by a node without data, which takes the leader's snapshot.
+func needsWipe(n fault.Name, rng *rand.Rand) bool {
+	switch n {
+	case fault.CatchUpFetching, fault.CatchUpFetched, fault.CatchUpBeforeCommit:
+		return true
+	case fault.RestoreHalf:
+		return rng.IntN(2) == 0
+	}
+	return false
 }
