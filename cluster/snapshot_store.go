@@ -104,6 +104,9 @@ func (s *SnapshotStore) load(name string, verify func(string) error) error {
 		s.metas = append(s.metas, m)
 		return nil
 	}
+	if errors.Is(err, fsm.ErrNewer) {
+		return fmt.Errorf("%s: %w", dir, err) // nothing is wrong with it
+	}
 	var term, index, msec uint64
 	if _, scanErr := fmt.Sscanf(name, "%d-%d-%d", &term, &index, &msec); scanErr == nil {
 		s.damaged = max(s.damaged, index)
