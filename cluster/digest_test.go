@@ -165,7 +165,7 @@ func TestLevels(t *testing.T) {
 	from, ok := s.Latest()
 	require.True(t, ok)
 	_, err = fsm.Open(fsm.Options{Dir: old.cfg.Dir, Level: 1}, from)
-	require.ErrorIs(t, err, fsm.ErrLevel)
+	require.ErrorIs(t, err, fsm.ErrNewer)
 
 	// A new node of the old version is not let in.
 	late := cluster.Config{NodeID: "late", BootstrapExpect: 3, Peers: []string{leader.GossipAddress()}}

@@ -150,6 +150,9 @@ func (n *Node) watchFSM(ctx context.Context) {
 	}
 	n.logger.Error("The state machine has stopped; this node takes no part any more", "err", n.fsm.Err())
 	n.endRaft()
+	if errors.Is(n.fsm.Err(), fsm.ErrNewer) {
+		n.fatal(n.fsm.Err()) // there is nothing to look at but the version
+	}
 }
 
 // abort releases what a failed Start has opened.

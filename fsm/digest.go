@@ -175,10 +175,12 @@ func (s *Snapshot) digest(ctx context.Context, e Digest) (r DigestResult, err er
 	if err != nil {
 		return r, fmt.Errorf("write blocks: %w", err)
 	}
+	s.Release() // what follows may take long, and needs the links in dir alone
 	state, err := s.stateHash(ctx, p)
 	if err != nil {
 		return r, err
 	}
+	s.series, s.exemplars, s.metadata = nil, nil, nil
 	q, err := s.samples.Open(dir, blocks)
 	if err != nil {
 		return r, err

@@ -52,7 +52,7 @@ func open(b []byte) (kind, []byte, error) {
 		return 0, nil, fmt.Errorf("%w: CRC-32C %08x, want %08x", ErrFormat, got, want)
 	}
 	if v := body[0]; v != entryVersion {
-		return 0, nil, fmt.Errorf("%w: format version %d; this node knows %d and must be upgraded", ErrFormat, v, entryVersion)
+		return 0, nil, fmt.Errorf("%w, %w: format version %d; this node knows %d and must be upgraded", ErrFormat, ErrNewer, v, entryVersion)
 	}
 	return kind(body[1]), body[entryHead:], nil
 }

@@ -11,9 +11,9 @@ var (
 	ErrFormat = errors.New("unreadable log entry")
 	// ErrSnapshot is a snapshot directory that is damaged or of a newer version.
 	ErrSnapshot = errors.New("unusable snapshot")
-	// ErrLevel is a log or a snapshot of a cluster whose members all know more than
-	// this binary does.
-	ErrLevel = errors.New("this node is too old for its cluster")
+	// ErrNewer is a log entry or a snapshot that a newer version has made. Nothing is
+	// wrong with it; this node must be upgraded.
+	ErrNewer = errors.New("made by a newer version")
 	// ErrUnknownTask is returned for a clean, user snapshot or digest that this node
 	// does not remember.
 	ErrUnknownTask = errors.New("unknown task")

@@ -129,6 +129,7 @@ func TestNewerSnapshotIsRefused(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, b, 0o666))
 	_, err = Open(Options{Dir: t.TempDir(), Storage: storage.Options{Manual: true}}, dir)
 	require.ErrorIs(t, err, ErrSnapshot)
+	require.ErrorIs(t, err, ErrNewer)
 	require.ErrorContains(t, err, fmt.Sprintf("format version %d", snapshotVersion+1))
 	after, err := os.ReadFile(file)
 	require.NoError(t, err)

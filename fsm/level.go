@@ -51,7 +51,7 @@ func (f *FSM) Level() uint32 {
 // checkKind refuses a kind that came after this state machine's level.
 func (f *FSM) checkKind(k kind) error {
 	if l := k.level(); l == 0 || l > f.Level() {
-		return fmt.Errorf("%w: kind %d; this node must be upgraded", ErrFormat, k)
+		return fmt.Errorf("%w, %w: kind %d; this node must be upgraded", ErrFormat, ErrNewer, k)
 	}
 	return nil
 }
@@ -59,7 +59,7 @@ func (f *FSM) checkKind(k kind) error {
 // checkLevel refuses settings of a cluster that has gone beyond this binary.
 func (f *FSM) checkLevel(s Settings) error {
 	if s.MinVersion > f.Level() {
-		return fmt.Errorf("%w: the cluster needs version level %d, this binary knows %d: upgrade", ErrLevel, s.MinVersion, f.Level())
+		return fmt.Errorf("%w: the cluster needs version level %d, this binary knows %d: upgrade", ErrNewer, s.MinVersion, f.Level())
 	}
 	return nil
 }

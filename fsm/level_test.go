@@ -44,7 +44,7 @@ func TestOlderLevelStops(t *testing.T) {
 	}
 	f := olderFSM(t, 1)
 	f.Apply(1, 1, EncodeSettings(Settings{MinVersion: 2}))
-	require.ErrorIs(t, f.Err(), ErrLevel)
+	require.ErrorIs(t, f.Err(), ErrNewer)
 	require.ErrorContains(t, f.Err(), "needs version level 2, this binary knows 1: upgrade")
 	require.Zero(t, f.Settings().MinVersion)
 }
@@ -57,12 +57,12 @@ func TestOlderLevelRefusesSnapshot(t *testing.T) {
 	dir := persist(t, f)
 
 	_, err := Open(Options{Dir: t.TempDir(), Level: 1}, dir)
-	require.ErrorIs(t, err, ErrLevel)
+	require.ErrorIs(t, err, ErrNewer)
 	require.ErrorContains(t, err, "needs version level 2, this binary knows 1: upgrade")
 
 	g := olderFSM(t, 1)
-	require.ErrorIs(t, g.Restore(dir), ErrLevel)
-	require.ErrorIs(t, g.Err(), ErrLevel, "a running node stops")
+	require.ErrorIs(t, g.Restore(dir), ErrNewer)
+	require.ErrorIs(t, g.Err(), ErrNewer, "a running node stops")
 
 	h := newFSM(t, dir)
 	require.Equal(t, dump(t, f), dump(t, h), "the snapshot is unharmed")

@@ -45,8 +45,8 @@ func ParseManifest(b []byte) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("%w: %s: %w", ErrSnapshot, ManifestName, err)
 	}
 	if m.Version < 1 || m.Version > snapshotVersion {
-		return Manifest{}, fmt.Errorf("%w: %s has format version %d, this node knows 1 to %d and must be upgraded",
-			ErrSnapshot, ManifestName, m.Version, snapshotVersion)
+		return Manifest{}, fmt.Errorf("%w, %w: %s has format version %d, this node knows 1 to %d and must be upgraded",
+			ErrSnapshot, ErrNewer, ManifestName, m.Version, snapshotVersion)
 	}
 	if m.State.Path != stateName {
 		return Manifest{}, fmt.Errorf("%w: state file is named %q", ErrSnapshot, m.State.Path)
