@@ -34,3 +34,13 @@ func (n *Node) ClusterID() string { return n.clusterID() }
 
 // HoldTransfer makes this node behave as during a leadership transfer.
 func (n *Node) HoldTransfer(on bool) { n.transferring.Store(on) }
+
+// Promise asks this node for a promise, as the one that forms a cluster does.
+func (n *Node) Promise(from string, group []string, form bool) error {
+	return n.give(promiseRequest{From: from, Expect: len(group), Group: group, Form: form})
+}
+
+// SetFree makes a node that is started with c believe in free bytes on its disk.
+func (c *Config) SetFree(free func() int64) {
+	c.statfs = func(string) (int64, error) { return free(), nil }
+}
