@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -111,4 +112,31 @@ func awaitMetric(t *testing.T, n *local.Server, name string, want float64) {
 		}
 		return err
 	})
+}
+
+// awaitLog waits for a line in the log of n that the newest run has written, and tells when it was seen.
+func awaitLog(t *testing.T, n *local.Server, text string) (seen time.Time) {
+	t.Helper()
+	harness.Await(t, 120*time.Second, fmt.Sprintf("%q in the log of %s", text, n.Name), func(context.Context) error {
+		b, err := os.ReadFile(n.Log)
+		if err == nil && !strings.Contains(string(b), text) {
+			err = errNotYet
+		}
+		seen = time.Now()
+		return err
+	})
+	return seen
+}
+
+// awaitWrite waits for the acknowledgement of a write that began after t0, and tells when it came.
+func awaitWrite(t *testing.T, l *ledger.Ledger, t0 time.Time) (end time.Time) {
+	t.Helper()
+	harness.Await(t, 60*time.Second, "a write", func(context.Context) error {
+		var ok bool
+		if end, ok = l.AckedSince(t0); !ok {
+			return errNotYet
+		}
+		return nil
+	})
+	return end
 }
