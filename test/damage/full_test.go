@@ -107,6 +107,7 @@ func TestOneFullDisk(t *testing.T) {
 		require.Error(t, ready(t, n))
 		_, err := read(t.Context(), n, client.Local)
 		require.NoError(t, err)
+		query(t, n)
 		require.True(t, running(c))
 		empty(t, n)
 		harness.WaitReady(t, n)
@@ -168,6 +169,18 @@ func TestAllDisksFull(t *testing.T) {
 	w.Finish()
 	check(t, c, l)
 	t.Log(l.Summary())
+}
+
+// query asks n, as often as there are places in its file of active queries.
+func query(t *testing.T, n *local.Server) {
+	t.Helper()
+	cl := n.Client().At(client.Local)
+	defer cl.Close()
+	for range 20 {
+		resp, err := cl.Get(t.Context(), "/api/v1/query", url.Values{"query": {`count({run="full"})`}})
+		require.NoError(t, err)
+		require.NoError(t, resp.Err())
+	}
 }
 
 func ready(t *testing.T, n *local.Server) error {

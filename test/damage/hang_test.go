@@ -31,10 +31,11 @@ func TestHungDisk(t *testing.T) {
 	w := load(t, c, l)
 	progress(t, l, 20)
 
-	// The node that is to hang comes back with the fault, and gets the leadership.
+	// The node that is to hang comes back with the fault, and gets the leadership before it has written that often.
+	w.Pause()
 	victim := c.Followers(harness.Leader(t, c))[0]
 	require.NoError(t, victim.Stop())
-	arm(t, dir, fmt.Sprintf("%s=sleep:60s@400", fault.LogHang))
+	arm(t, dir, fmt.Sprintf("%s=sleep:60s@100", fault.LogHang))
 	require.NoError(t, victim.Start())
 	harness.Start(t, c)
 	arm(t, dir, "")
@@ -43,6 +44,7 @@ func TestHungDisk(t *testing.T) {
 		require.NoError(t, leader.Stop())
 		harness.Start(t, c)
 	}
+	w.Resume()
 	reached := awaitLog(t, victim, "fault point "+string(fault.LogHang)+" reached")
 	end := awaitWrite(t, l, reached)
 	t.Logf("next write acknowledged %s after the disk began to hang", end.Sub(reached).Round(time.Millisecond))
