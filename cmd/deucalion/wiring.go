@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,7 +17,6 @@ import (
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/prometheus/prometheus/tsdb/fileutil"
 	"github.com/prometheus/prometheus/util/features"
 
 	"github.com/deucaliondb/deucalion/api"
@@ -172,21 +169,6 @@ func (n *node) newHandler(o *options, conf *configuration) (http.Handler, error)
 	return served.Handler(), nil
 }
 
-// reserve gives a file that is mapped into memory its place on the disk. To write to a page without one, on a full
-// disk, ends the process.
-func reserve(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	return fileutil.Preallocate(f, fi.Size(), true)
-}
-
 // newEngine makes the PromQL engine with Prometheus's settings. Its tracker bounds the concurrency, and logs after a
 // crash which queries were running.
 func (n *node) newEngine(o *options, conf *configuration, parse parser.Parser, known features.Collector) (*promql.Engine, error) {
@@ -194,9 +176,6 @@ func (n *node) newEngine(o *options, conf *configuration, parse parser.Parser, k
 	tracker, err := promql.NewActiveQueryTracker(o.dataDir, o.maxConcurrency, logger)
 	if err != nil {
 		return nil, err
-	}
-	if err := reserve(filepath.Join(o.dataDir, "queries.active")); err != nil {
-		logger.Warn("No room for the file of active queries: a query may end this process if the disk is full", "err", err)
 	}
 	interval := time.Duration(conf.file.GlobalConfig.EvaluationInterval).Milliseconds()
 	engine := promql.NewEngine(promql.EngineOpts{

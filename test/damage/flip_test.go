@@ -93,6 +93,7 @@ func repair(t *testing.T, c *local.Cluster, n *local.Server) {
 	require.NoError(t, os.RemoveAll(n.Dir))
 	require.NoError(t, os.Mkdir(n.Dir, 0o755))
 	harness.Start(t, c)
+	awaitMetric(t, n, "deucalion_cluster_recovering", 0) // one at a time
 }
 
 func running(c *local.Cluster) bool {
