@@ -88,3 +88,13 @@ func (c *Config) SetNetwork(dial func(ctx context.Context, addr string) (net.Con
 
 // SetLogFiles lets a test stand between the WAL and its files.
 func (c *Config) SetLogFiles(files types.VFS) { c.hooks.files = files }
+
+// Promise asks this node for a promise, as the one that forms a cluster does.
+func (n *Node) Promise(from string, group []string, form bool) error {
+	return n.give(promiseRequest{From: from, Expect: len(group), Group: group, Form: form})
+}
+
+// SetFree makes a node that is started with c believe in free bytes on its disk.
+func (c *Config) SetFree(free func() int64) {
+	c.statfs = func(string) (int64, error) { return free(), nil }
+}

@@ -53,6 +53,8 @@ type recollection struct {
 	start  time.Time
 	logged time.Time
 	asked  []string // voters of the newest configuration that any node told
+	known  bool     // the least term is
+	least  uint64
 	// target is the leader's last index, of the term in which it was asked.
 	target, targetTerm uint64
 }
@@ -69,6 +71,9 @@ func (r *recollection) step(ctx context.Context, rec *amnesiaRecord) bool {
 		return len(servers) > 0 && r.formed(rec, servers)
 	}
 	reports := r.ask(ctx, ids)
+	if r.known {
+		return r.caughtUp(reports)
+	}
 	told, ok := newestConfiguration(reports)
 	if !ok {
 		r.log("no other node has answered yet", nil)
@@ -77,15 +82,19 @@ func (r *recollection) step(ctx context.Context, rec *amnesiaRecord) bool {
 	r.asked = told
 	member := slices.Contains(told, n.id)
 	floor, enough := r.floor(told, member, reports)
-	if !enough {
+	switch {
+	case !enough:
 		return false
+	case !member:
+		return true
 	}
 	partner := ""
-	if member && len(told) == 2 {
+	if len(told) == 2 {
 		partner = told[(slices.Index(told, n.id)+1)%2]
 	}
 	n.amnesia.learn(floor, partner)
-	return !member || r.caughtUp(reports, floor)
+	r.known, r.least = true, floor // for good: this node promises nothing meanwhile, and the others may lose theirs
+	return r.caughtUp(reports)
 }
 
 // formed ends the forming: with the cluster that was agreed on, or by admitting that it is another one.
@@ -194,10 +203,10 @@ func (r *recollection) floor(told []string, member bool, reports map[string]node
 }
 
 // caughtUp: see step 2 of recollect.
-func (r *recollection) caughtUp(reports map[string]nodeReport, floor uint64) bool {
+func (r *recollection) caughtUp(reports map[string]nodeReport) bool {
 	n := r.node
 	for _, rep := range reports {
-		if rep.Leader && rep.Term >= floor && rep.Term > r.targetTerm {
+		if rep.Leader && rep.Term >= r.least && rep.Term > r.targetTerm {
 			r.target, r.targetTerm = rep.LastIndex, rep.Term
 		}
 	}

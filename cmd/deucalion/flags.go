@@ -171,6 +171,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--query.max-concurrency must be at least 1, got %d", o.maxConcurrency)
 	case o.maxConnections < 1:
 		return fmt.Errorf("--web.max-connections must be at least 1, got %d", o.maxConnections)
+	case o.minFree < 0:
+		return fmt.Errorf("--storage.min-free must not be negative, got %s", o.minFree)
 	case o.maxStaleness <= 0:
 		return fmt.Errorf("--query.max-staleness must be positive, got %s", o.maxStaleness)
 	case o.snapshotMaxRate < 0:

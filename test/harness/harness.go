@@ -53,9 +53,23 @@ func run(m *testing.M, tags []string) int {
 // New starts a cluster of three nodes with flags, waits until all are ready, and ends it with the test.
 func New(t *testing.T, flags ...string) *local.Cluster {
 	t.Helper()
-	bin := os.Getenv("DEUCALION_BIN")
-	require.NotEmpty(t, bin, "the package's TestMain must call harness.Main")
-	c, err := local.NewCluster(local.ClusterOptions{Bin: bin, Dir: t.TempDir(), Flags: flags})
+	c := Prepare(t, local.ClusterOptions{Flags: flags})
+	Start(t, c)
+	return c
+}
+
+// Prepare lays out a cluster that is not started yet, and ends it with the test. Without a binary it takes Main's,
+// without a directory one of the test's.
+func Prepare(t *testing.T, o local.ClusterOptions) *local.Cluster {
+	t.Helper()
+	if o.Bin == "" {
+		o.Bin = os.Getenv("DEUCALION_BIN")
+		require.NotEmpty(t, o.Bin, "the package's TestMain must call harness.Main")
+	}
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	c, err := local.NewCluster(o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
@@ -65,7 +79,6 @@ func New(t *testing.T, flags ...string) *local.Cluster {
 			inspectLog(t, n)
 		}
 	})
-	Start(t, c)
 	return c
 }
 
