@@ -60,6 +60,7 @@ type options struct {
 	snapshotMaxRate units.Base2Bytes
 	snapshotLogSize units.Base2Bytes
 	trailingLogSize units.Base2Bytes
+	logSegmentSize  units.Base2Bytes
 
 	shown map[string]string // all flags and their values, for /api/v1/status/flags
 }
@@ -157,6 +158,8 @@ func (o *options) clusterFlags(app *kingpin.Application) {
 		Hidden().Default("64MiB").BytesVar(&o.snapshotLogSize)
 	app.Flag("raft.trailing-log-size", "Bytes of log that are kept behind a Raft snapshot.").
 		Hidden().Default("64MiB").BytesVar(&o.trailingLogSize)
+	app.Flag("raft.log-segment-size", "Size of a file of the log; what is deleted of the log goes in whole files.").
+		Hidden().Default("64MiB").BytesVar(&o.logSegmentSize)
 }
 
 // check refuses values that parse and still make no sense.

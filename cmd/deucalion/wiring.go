@@ -102,6 +102,7 @@ func (n *node) startCluster(o *options, conf *configuration) error {
 		HTTPAddress:            address,
 		Version:                version.Version,
 		LogStore:               o.logStore,
+		LogSegmentBytes:        int(o.logSegmentSize),
 		SnapshotLogBytes:       int64(o.snapshotLogSize),
 		TrailingLogBytes:       int64(o.trailingLogSize),
 		SnapshotMaxRate:        int64(o.snapshotMaxRate),
