@@ -45,6 +45,7 @@ func TestFlagDefaults(t *testing.T) {
 		"node.id": "", "cluster.listen-address": "0.0.0.0:9190", "cluster.advertise-address": "",
 		"cluster.gossip-listen-address": "0.0.0.0:9191", "cluster.gossip-advertise-address": "",
 		"cluster.peer": "", "cluster.bootstrap-expect": "1", "raft.log-store": "wal",
+		"cluster.snapshot-max-rate": "64MiB", "raft.snapshot-log-size": "64MiB", "raft.trailing-log-size": "64MiB", "raft.log-segment-size": "64MiB",
 	}, o.shown)
 }
 
@@ -58,6 +59,8 @@ func TestBadFlags(t *testing.T) {
 		{"--web.max-connections=0"},
 		{"--cluster.bootstrap-expect=0"},
 		{"--raft.log-store=mem"},
+		{"--cluster.snapshot-max-rate=-1MB"},
+		{"--cluster.snapshot-max-rate=fast"},
 		{"--storage.tsdb.path="},
 		{"--storage.tsdb.retention.size=5"},
 		{"--storage.remote.read-sample-limit=1.5"},
