@@ -24,11 +24,13 @@ UNITTMP := $(shell [ -w /dev/shm ] && echo /dev/shm || echo /tmp)
 
 DEUCALION_KILL_LOOPS ?= 100
 DEUCALION_TWIN_RUNS  ?= 100
+DEUCALION_CRASH_ROUNDS ?= 100
+DEUCALION_PARTITION_TIME ?= 30m
 FUZZTIME             ?= 10s
 BENCH_FLAGS          ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart e2e kill twin clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart e2e kill crash partitions plants twin clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +72,15 @@ e2e: ## the main job against Debian's Prometheus, which is installed when it is 
 
 kill: ## the kill -9 loop, DEUCALION_KILL_LOOPS (100) faults; DEUCALION_RACE=1 for nodes with the race detector
 	DEUCALION_KILL_LOOPS=$(DEUCALION_KILL_LOOPS) $(GO) test -timeout 120m -count 1 -v -run '^TestKill$$' ./test/kill
+
+crash: ## nodes die at every crash point in turn, DEUCALION_CRASH_ROUNDS (100) times; DEUCALION_RACE=1 as above
+	DEUCALION_CRASH_ROUNDS=$(DEUCALION_CRASH_ROUNDS) $(GO) test -timeout 120m -count 1 -v -run '^TestCrashPoints$$' ./test/crash
+
+partitions: ## three nodes under load while their network is cut in every way, for DEUCALION_PARTITION_TIME (30m)
+	TMPDIR=$(UNITTMP) DEUCALION_PARTITION_TIME=$(DEUCALION_PARTITION_TIME) $(GO) test -timeout 300m -count 1 -v -run '^TestPartitions$$' ./cluster
+
+plants: ## switches on planted defects one by one and shows the suite that finds each
+	test/scripts/plants.sh
 
 twin: ## the twin test of the state machine, DEUCALION_TWIN_RUNS (100) random logs
 	TMPDIR=$(UNITTMP) DEUCALION_TWIN_RUNS=$(DEUCALION_TWIN_RUNS) DEUCALION_TWIN_ENTRIES=200 $(GO) test -timeout 120m -count 1 -v -run Twin ./fsm/...

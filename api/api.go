@@ -40,6 +40,8 @@ type Cluster interface {
 	Nodes(ctx context.Context) []cluster.NodeStatus
 	// AwaitAll returns when all live members have applied index and done the task ("": none).
 	AwaitAll(ctx context.Context, index uint64, task string) error
+	// Digest makes all members hash their data at one index, and compares.
+	Digest(ctx context.Context, ranges []fsm.TimeRange) (*cluster.DigestReport, error)
 }
 
 // Config is what an API needs. All fields must be given unless they say otherwise.
@@ -61,7 +63,7 @@ type Config struct {
 	ListenAddress string
 	ExternalURL   *url.URL
 	CORSOrigin    *regexp.Regexp
-	// EnableAdmin opens delete_series, clean_tombstones and snapshot.
+	// EnableAdmin opens delete_series, clean_tombstones, snapshot and digest.
 	EnableAdmin bool
 	// Consistency is the level of reads that do not name one.
 	Consistency Level

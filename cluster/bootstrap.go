@@ -94,20 +94,34 @@ func (n *Node) form(ctx context.Context, group []member) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	for _, m := range group {
-		if m.ID == n.id {
+	if err := n.collect(ctx, req); err != nil {
+		return err
+	}
+	// All of them are new and agree. Only now may they vote: one of them alone may be a wiped voter of a cluster whose
+	// other nodes are down, see amnesia.go.
+	req.Form = true
+	if err := n.collect(ctx, req); err != nil {
+		return err
+	}
+	n.logger.Info("Forming a new cluster", "nodes", req.Group)
+	if err := n.await(ctx, n.raft.BootstrapCluster(conf)); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	return nil
+}
+
+// collect asks all of the group for a promise.
+func (n *Node) collect(ctx context.Context, req promiseRequest) error {
+	for _, id := range req.Group {
+		if id == n.id {
 			if err := n.give(req); err != nil {
 				return err
 			}
 			continue
 		}
-		if _, err := n.client.call(ctx, m.ID, rpcPromise, req.encode()); err != nil {
+		if _, err := n.client.call(ctx, id, rpcPromise, req.encode()); err != nil {
 			return err
 		}
-	}
-	n.logger.Info("Forming a new cluster", "nodes", req.Group)
-	if err := n.await(ctx, n.raft.BootstrapCluster(conf)); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
 	}
 	return nil
 }
@@ -117,6 +131,8 @@ type promiseRequest struct {
 	From   string   `json:"from"`
 	Expect int      `json:"expect"`
 	Group  []string `json:"group"`
+	// Form tells that all of the group have promised.
+	Form bool `json:"form,omitempty"`
 }
 
 func (r promiseRequest) encode() []byte {
@@ -147,6 +163,9 @@ func (n *Node) give(r promiseRequest) error {
 		return fmt.Errorf("node %s has promised itself to %s", n.id, p.to)
 	}
 	p.to, p.until = r.From, time.Now().Add(promiseTime)
+	if r.Form {
+		return n.amnesia.form(r.Group) // durable before it is answered
+	}
 	return nil
 }
 

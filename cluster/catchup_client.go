@@ -27,8 +27,8 @@ const bulkBuffer = 1 << 20
 
 // newBulkTransport makes connections of their own: in one with the other calls, proposals and read indexes would
 // queue behind a snapshot.
-func newBulkTransport() *http.Transport {
-	t := newRPCTransport()
+func newBulkTransport(dial dialFunc) *http.Transport {
+	t := newRPCTransport(dial)
 	t.HTTP2.MaxReceiveBufferPerStream = bulkBuffer
 	t.HTTP2.MaxReceiveBufferPerConnection = bulkBuffer
 	return t

@@ -73,8 +73,8 @@ func (n *testNode) age() {
 	require.NoError(n.t, g.Wait())
 }
 
-// digest is a hash of all samples that this node holds.
-func (n *testNode) digest() string {
+// content is a hash of all samples that this node holds.
+func (n *testNode) content() string {
 	n.t.Helper()
 	q, err := n.fsm.Querier(math.MinInt64, math.MaxInt64)
 	require.NoError(n.t, err)
@@ -121,7 +121,7 @@ func newEven(t *testing.T, change func(*cluster.Config)) *lagging {
 		if change != nil {
 			change(&cfg)
 		}
-		l.nodes = append(l.nodes, startNodeWith(t, cfg, storage.Options{MaxBlockSpan: 2 * time.Hour}, p))
+		l.nodes = append(l.nodes, startNodeWith(t, cfg, 0, storage.Options{MaxBlockSpan: 2 * time.Hour}, p))
 	}
 	for _, n := range l.nodes {
 		n.waitReady()
@@ -141,7 +141,7 @@ func newEven(t *testing.T, change func(*cluster.Config)) *lagging {
 func (l *lagging) even(parts int) {
 	want := fmt.Sprintf("%d samples, ", parts*seriesEach*pointsEach)
 	for _, n := range l.nodes {
-		n.eventually(want, func() bool { return strings.HasPrefix(n.digest(), want) })
+		n.eventually(want, func() bool { return strings.HasPrefix(n.content(), want) })
 	}
 }
 
@@ -203,7 +203,7 @@ func (l *lagging) caughtUp(t *testing.T) {
 	n := l.behind
 	n.eventually("ready", func() bool { return n.Ready() == nil })
 	leader, _ := leaderOf(t, l.nodes)
-	n.eventually("the same content", func() bool { return n.digest() == leader.digest() })
+	n.eventually("the same content", func() bool { return n.content() == leader.content() })
 	require.Positive(t, n.metric("deucalion_raft_snapshot_installs_total"), "it came by snapshot")
 	n.eventually("staging is removed", func() bool {
 		_, err := os.Stat(n.incoming())

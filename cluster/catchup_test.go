@@ -35,7 +35,7 @@ func TestCatchUpFetchesOnlyWhatIsMissing(t *testing.T) {
 	n.crash()
 	n.start()
 	n.waitReady()
-	require.Equal(t, l.leader.digest(), n.digest())
+	require.Equal(t, l.leader.content(), n.content())
 	require.Zero(t, n.fetched())
 }
 

@@ -24,10 +24,11 @@ import (
 // testNode is one node with real disks and sockets.
 type testNode struct {
 	*cluster.Node
-	t    *testing.T
-	cfg  cluster.Config
-	fsm  *fsm.FSM
-	down bool
+	t     *testing.T
+	cfg   cluster.Config
+	level uint32 // see fsm.Options.Level
+	fsm   *fsm.FSM
+	down  bool
 
 	storage storage.Options
 	proxy   *proxy // what the others reach this node through, or nil
@@ -44,10 +45,16 @@ func testLogger(t *testing.T, id string) *slog.Logger {
 // startNode starts a node on free ports of the loopback.
 func startNode(t *testing.T, cfg cluster.Config) *testNode {
 	t.Helper()
-	return startNodeWith(t, cfg, storage.Options{}, nil)
+	return startNodeWith(t, cfg, 0, storage.Options{}, nil)
 }
 
-func startNodeWith(t *testing.T, cfg cluster.Config, so storage.Options, p *proxy) *testNode {
+// startNodeAt is startNode of a version that knows no more than level.
+func startNodeAt(t *testing.T, cfg cluster.Config, level uint32) *testNode {
+	t.Helper()
+	return startNodeWith(t, cfg, level, storage.Options{}, nil)
+}
+
+func startNodeWith(t *testing.T, cfg cluster.Config, level uint32, so storage.Options, p *proxy) *testNode {
 	t.Helper()
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
@@ -63,7 +70,7 @@ func startNodeWith(t *testing.T, cfg cluster.Config, so storage.Options, p *prox
 	if cfg.OnFatal == nil {
 		cfg.OnFatal = func(err error) { t.Errorf("fatal: %v", err) }
 	}
-	n := &testNode{t: t, cfg: cfg, storage: so, proxy: p}
+	n := &testNode{t: t, cfg: cfg, level: level, storage: so, proxy: p}
 	n.start()
 	t.Cleanup(n.stop)
 	return n
@@ -75,7 +82,7 @@ func (n *testNode) start() {
 	require.NoError(n.t, err)
 	from, _ := s.Latest()
 	n.cfg.Registerer = prometheus.NewRegistry()
-	n.fsm, err = fsm.Open(fsm.Options{Dir: n.cfg.Dir, Logger: n.cfg.Logger, Storage: n.storage}, from)
+	n.fsm, err = fsm.Open(fsm.Options{Dir: n.cfg.Dir, Logger: n.cfg.Logger, Storage: n.storage, Level: n.level}, from)
 	require.NoError(n.t, err)
 	n.Node, err = cluster.Start(n.cfg, n.fsm, s)
 	require.NoError(n.t, err)
@@ -192,6 +199,17 @@ func (n *testNode) waitCount(want int) {
 // startCluster forms a cluster of three through gossip.
 func startCluster(t *testing.T, change func(*cluster.Config)) []*testNode {
 	t.Helper()
+	return formCluster(t, change, func(int) uint32 { return 0 })
+}
+
+// startClusterAt has nodes of different versions.
+func startClusterAt(t *testing.T, level func(i int) uint32) []*testNode {
+	t.Helper()
+	return formCluster(t, nil, level)
+}
+
+func formCluster(t *testing.T, change func(*cluster.Config), level func(i int) uint32) []*testNode {
+	t.Helper()
 	var nodes []*testNode
 	for i := range 3 {
 		cfg := cluster.Config{NodeID: fmt.Sprintf("n%d", i), BootstrapExpect: 3, Version: "v1", HTTPAddress: fmt.Sprintf("h%d:1", i)}
@@ -201,7 +219,7 @@ func startCluster(t *testing.T, change func(*cluster.Config)) []*testNode {
 		if change != nil {
 			change(&cfg)
 		}
-		nodes = append(nodes, startNode(t, cfg))
+		nodes = append(nodes, startNodeAt(t, cfg, level(i)))
 	}
 	for _, n := range nodes {
 		n.waitReady()

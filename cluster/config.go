@@ -50,10 +50,18 @@ type Config struct {
 	LogStore string
 	// LogSegmentBytes is the segment size of the WAL (default 64 MiB). Space is given back in whole segments.
 	LogSegmentBytes int
-	// LogWriteTimeout bounds one write to the log or to the vote store (default 10 s). A disk that hangs longer
+	// LogWriteTimeout bounds one write to the log or to the vote store (default 5 s). A disk that hangs longer
 	// makes the node call OnFatal. Too low: a busy disk stops healthy nodes. Too high: a leader with a hung disk
 	// holds up all writes that long, for its heartbeats go on (raft#503).
 	LogWriteTimeout time.Duration
+
+	// MinFree is how many bytes of the disk this node leaves alone (0: it does not look). With less it is not ready,
+	// hands the leadership over and takes no appends; with less than half of it, no entries at all. It goes on by
+	// itself when a tenth more is free. Too low: what a running flush or merge still writes fills the disk.
+	MinFree int64
+	// RecoveryWait is how long a voter that has lost its log or its vote stays without a vote at least (default
+	// 10 s): longer than a vote that it gave before may be on its way.
+	RecoveryWait time.Duration
 
 	// SnapshotLogBytes, SnapshotEntries and SnapshotAge each trigger a Raft snapshot: that much log since the last
 	// one (default 64 MiB, 200,000 entries), or that long ago with something new since (default 30 min). Lower:
@@ -80,11 +88,18 @@ type Config struct {
 	RetentionTime time.Duration
 	RetentionSize int64
 
+	// DigestInterval is how often the leader has all members compare hashes of their data (default 1 h, negative:
+	// never). Lower: damage is found earlier; each digest reads two partitions and a day on every node.
+	DigestInterval time.Duration
+
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	// OnFatal is called at most once, on its own goroutine, when the process must exit: a failing or hung log
 	// disk, or a Raft state that only a restart leaves. Required.
 	OnFatal func(error)
+
+	statfs func(dir string) (int64, error) // nil: the system's
+	hooks  hooks
 }
 
 // withDefaults returns a checked copy.
@@ -106,13 +121,17 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	or(&c.BootstrapExpect, 1)
 	or(&c.LogSegmentBytes, 64<<20)
-	or(&c.LogWriteTimeout, 10*time.Second)
+	or(&c.LogWriteTimeout, 5*time.Second)
+	or(&c.RecoveryWait, 10*time.Second)
 	or(&c.SnapshotLogBytes, 64<<20)
 	or(&c.SnapshotEntries, 200_000)
 	or(&c.SnapshotAge, 30*time.Minute)
 	or(&c.TrailingLogBytes, 64<<20)
 	or(&c.MaxInFlightBytes, 64<<20)
 	or(&c.MaxStaleness, 10*time.Second)
+	if c.DigestInterval == 0 {
+		c.DigestInterval = time.Hour
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -43,12 +43,12 @@ func (n *Node) duty(ctx context.Context, name string, fn func(context.Context) e
 // wantedSettings are the configuration file's, with what is not the file's to decide.
 func (n *Node) wantedSettings() fsm.Settings {
 	have := n.fsm.Settings()
-	if n.cfg.Settings == nil {
-		return have
+	want := have
+	if n.cfg.Settings != nil {
+		want = n.cfg.Settings()
 	}
-	want := n.cfg.Settings()
 	want.ClusterID = have.ClusterID
-	want.MinVersion = max(want.MinVersion, have.MinVersion)
+	want.MinVersion = max(want.MinVersion, have.MinVersion, n.commonLevel())
 	want.OutOfOrderWindow = want.OutOfOrderWindow.Truncate(time.Millisecond) // as it will come back
 	return want
 }
@@ -58,7 +58,7 @@ func (n *Node) keepSettings(ctx context.Context) error {
 	if want == n.fsm.Settings() {
 		return nil
 	}
-	n.logger.Info("Proposing the settings of this node's configuration file", "settings", fmt.Sprintf("%+v", want))
+	n.logger.Info("Proposing the settings of this node's configuration file and the level that all members know", "settings", fmt.Sprintf("%+v", want))
 	res, err := n.leaderPropose(ctx, fsm.EncodeSettings(want))
 	if err == nil && res.Err != "" {
 		err = errors.New(res.Err)

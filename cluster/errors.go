@@ -13,6 +13,9 @@ var (
 	// ErrOverloaded: too many bytes are being proposed at once on this node or on the leader; nothing was
 	// proposed. Come back later.
 	ErrOverloaded = errors.New("too many bytes in flight")
+	// ErrDiskFull: there is too little room on the disk of this node, of the leader, or of a majority; nothing was
+	// proposed. Come back later.
+	ErrDiskFull = errors.New("disk is full")
 	// ErrTooLarge: the entry exceeds MaxEntryBytes; it will never be accepted.
 	ErrTooLarge = errors.New("entry too large")
 	// ErrStopped: this node is shutting down.
@@ -23,6 +26,8 @@ var (
 	ErrWrongNode = errors.New("message is for another node")
 	// ErrNotReady is what Ready wraps.
 	ErrNotReady = errors.New("not ready")
+	// ErrLevel: a member is too old for what was asked.
+	ErrLevel = errors.New("not all members know this kind of entry")
 	// ErrLogStoreMismatch: the data directory was made with the other log store.
 	ErrLogStoreMismatch = errors.New("data directory has another kind of log store")
 	// ErrDamaged: the data directory cannot give back all that this node once acknowledged.

@@ -5,7 +5,12 @@ package cluster
 
 import (
 	"context"
+	"net"
 	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/types"
 )
 
 // Snapshot makes a Raft snapshot now.
@@ -55,3 +60,31 @@ func (n *Node) HoldLease() (release func(), err error) {
 	}
 	return func() { n.source.release(l, 0); n.source.drop(0) }, nil
 }
+
+// LeadingTerm is the term that this node leads.
+func (n *Node) LeadingTerm() (term uint64, ok bool) {
+	term = n.raft.CurrentTerm()
+	ok = n.isLeader()
+	return term, ok && n.raft.CurrentTerm() == term
+}
+
+// LogEntry returns term and data of an entry of this node's log; ok is false when it is not there.
+func (n *Node) LogEntry(i uint64) (l raft.Log, ok bool) {
+	err := n.stores.log.GetLog(i, &l)
+	return l, err == nil
+}
+
+// LogBounds are the first and the last index of this node's log.
+func (n *Node) LogBounds() (first, last uint64) {
+	first, _ = n.stores.log.FirstIndex()
+	last, _ = n.stores.log.LastIndex()
+	return first, last
+}
+
+// SetNetwork lets a test make this node's connections, and change its gossip.
+func (c *Config) SetNetwork(dial func(ctx context.Context, addr string) (net.Conn, error), gossip func(*memberlist.Config) error) {
+	c.hooks.dial, c.hooks.memberlist = dial, gossip
+}
+
+// SetLogFiles lets a test stand between the WAL and its files.
+func (c *Config) SetLogFiles(files types.VFS) { c.hooks.files = files }

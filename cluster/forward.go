@@ -18,6 +18,8 @@ func (n *Node) forward(ctx context.Context, entry []byte, changed <-chan struct{
 	if !ok || leader == n.id { // Raft has just changed its mind
 		return fsm.Result{}, errors.New("no leader is known")
 	}
+	n.metrics.forwarding.Inc()
+	defer n.metrics.forwarding.Dec()
 	actx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := make(chan struct{})

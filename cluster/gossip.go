@@ -35,6 +35,8 @@ type memberMeta struct {
 	ClusterID string `json:"c,omitempty"`
 	Expect    int    `json:"e,omitempty"`
 	HasState  bool   `json:"s,omitempty"`
+	// Level is the newest level of the log format that the node knows, see level.go.
+	Level uint32 `json:"l,omitempty"`
 }
 
 // gossip finds the other nodes and says who is alive. It decides nothing.
@@ -85,6 +87,9 @@ func startGossip(n *Node) (*gossip, error) {
 	c.Logger = newMemberlistLog(n.logger)
 	if c.AdvertiseAddr, c.AdvertisePort, err = g.advertise(host, port); err != nil {
 		return nil, err
+	}
+	if err := n.cfg.hooks.gossip(c); err != nil {
+		return nil, fmt.Errorf("gossip: %w", err)
 	}
 	if g.list, err = memberlist.Create(c); err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
@@ -184,7 +189,7 @@ func (g *gossip) close(leave time.Duration) error {
 func (n *Node) meta() memberMeta {
 	return memberMeta{
 		RaftAddress: n.advertise, HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
-		ClusterID: n.clusterID(), Expect: n.cfg.BootstrapExpect, HasState: n.hasState(),
+		ClusterID: n.clusterID(), Expect: n.cfg.BootstrapExpect, HasState: n.hasState(), Level: n.fsm.Level(),
 	}
 }
 

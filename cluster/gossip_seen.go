@@ -23,16 +23,23 @@ type seenAt struct {
 
 // loadSeen is best effort: the file only adds places to look.
 func (g *gossip) loadSeen() {
-	b, err := os.ReadFile(g.seenPath())
-	if err == nil {
-		err = json.Unmarshal(b, &g.seen)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	var err error
+	if g.seen, err = parseSeen(g.seenPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		g.logger.Warn("Cannot read where the other nodes were", "file", g.seenPath(), "err", err)
 	}
-	if g.seen == nil {
-		g.seen = make(map[string]seenAt)
+}
+
+// parseSeen never returns nil.
+func parseSeen(path string) (map[string]seenAt, error) {
+	seen := make(map[string]seenAt)
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(b, &seen)
 	}
+	if err != nil || seen == nil {
+		seen = make(map[string]seenAt)
+	}
+	return seen, err
 }
 
 // keepSeen writes the file when it has changed. Called by one goroutine.

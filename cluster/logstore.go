@@ -15,7 +15,12 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
-	"go.etcd.io/bbolt"
+	"github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 // Keys of ours in the stable store.
@@ -23,6 +28,8 @@ var (
 	keyLogStore  = []byte("deucalion-log-store") // which kind of log store the directory was made with
 	keyHealEntry = []byte("deucalion-heal-entry")
 )
+
+const stableFile = "stable.db"
 
 // logStore is what every layer of the log offers.
 type logStore interface {
@@ -34,6 +41,7 @@ type logStore interface {
 type stores struct {
 	log    logStore         // cache over guard over the store
 	stable raft.StableStore // guarded
+	base   *sumLog          // below the guard
 	guard  *guard           // what log and stable go through
 	close  []io.Closer      // in this order
 }
@@ -44,6 +52,7 @@ type storeOptions struct {
 	kind         string
 	segmentBytes int
 	writeTimeout time.Duration
+	files        types.VFS // of the WAL's segments; nil: the operating system's
 	// keepFrom returns the index after which the log must be kept, whatever Raft says.
 	keepFrom func() uint64
 	logger   *slog.Logger
@@ -62,58 +71,88 @@ func openStores(o storeOptions) (_ *stores, err error) {
 			_ = s.Close()
 		}
 	}()
-	bolt, err := openBolt(filepath.Join(o.dir, "stable.db"))
+	stable := filepath.Join(o.dir, stableFile)
+	bolt, err := openBolt(stable, partStable, inspectStable)
 	if err != nil {
 		return nil, err
 	}
 	s.close = append(s.close, bolt)
-	if err := checkKind(bolt, o.kind); err != nil {
+	summed := sumStable{bolt, stable}
+	if err := checkKind(summed, o.kind); err != nil {
 		return nil, err
 	}
-	var base logStore
-	if o.kind == LogStoreBoltDB {
-		db, err := openBolt(filepath.Join(o.dir, "log.db"))
-		if err != nil {
-			return nil, err
-		}
-		s.close = append([]io.Closer{db}, s.close...)
-		base = boltLog{db}
-	} else {
-		dir := filepath.Join(o.dir, "wal")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
-		}
-		w, err := wal.Open(dir, wal.WithSegmentSize(o.segmentBytes), wal.WithLogger(newHCLog(o.logger, "raft-wal")))
-		if err != nil {
-			return nil, fmt.Errorf("raft log %s: %w", dir, err)
-		}
-		s.close = append([]io.Closer{w}, s.close...)
-		if base, err = newHealingLog(w, bolt, o.logger, o.metrics); err != nil {
-			return nil, err
-		}
+	base, closer, err := openLog(o, summed)
+	if err != nil {
+		return nil, err
 	}
-	s.guard = newGuard(base, o)
+	s.close = append([]io.Closer{closer}, s.close...)
+	end, err := openEnd(filepath.Join(o.dir, endFile), o.logger)
+	if err != nil {
+		return nil, err
+	}
+	s.close = append([]io.Closer{end}, s.close...)
+	s.base = &sumLog{logStore: base, dir: filepath.Join(o.dir, logName(o.kind)), end: end}
+	s.guard = newGuard(s.base, o)
 	s.close = append([]io.Closer{s.guard}, s.close...)
 	s.log = newLogCache(s.guard, logCacheEntries, logCacheBytes)
-	s.stable = guardedStable{s.guard, bolt}
+	s.stable = guardedStable{s.guard, summed}
 	return s, nil
 }
 
-// openBolt opens a bbolt store that is durable: only the free list, which can be rebuilt, is not written. Writing it
-// costs more than the entries themselves once the log has been truncated a few times.
-func openBolt(path string) (*raftboltdb.BoltStore, error) {
-	b, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
-		Timeout:        time.Second,
-		NoFreelistSync: true,
-		FreelistType:   bbolt.FreelistMapType,
-	}})
-	if errors.Is(err, bbolt.ErrTimeout) {
-		return nil, fmt.Errorf("%s is locked: another process uses this data directory: %w", path, err)
+// walFiles are the files that raft-wal writes to.
+func walFiles(files types.VFS) types.VFS {
+	if files == nil {
+		files = fs.New()
 	}
+	if plant.SkipLogFsync {
+		files = plant.Unsynced{VFS: files}
+	}
+	return files
+}
+
+// logName is the log's file or directory.
+func logName(kind string) string {
+	if kind == LogStoreBoltDB {
+		return "log.db"
+	}
+	return "wal"
+}
+
+// openLog opens the log store itself. The error is a *damage if what is on the disk is to blame.
+func openLog(o storeOptions, stable raft.StableStore) (logStore, io.Closer, error) {
+	path := filepath.Join(o.dir, logName(o.kind))
+	if o.kind == LogStoreBoltDB {
+		db, err := openBolt(path, partLog, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		return boltLog{db}, db, nil
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, nil, err
+	}
+	meta := filepath.Join(path, metadb.FileName)
+	if err := checkBolt(meta); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, boltError(meta, partLog, err)
+	}
+	var w *wal.WAL
+	err := recovered(func() (err error) {
+		w, err = wal.Open(path, wal.WithSegmentSize(o.segmentBytes), wal.WithLogger(newHCLog(o.logger, "raft-wal")),
+			wal.WithSegmentFiler(segment.NewFiler(path, walFiles(o.files))))
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, boltError(path, partLog, err)
 	}
-	return b, nil
+	var h *healingLog
+	err = recovered(func() (err error) {
+		h, err = newHealingLog(w, stable, o.logger, o.metrics)
+		return err
+	})
+	if err != nil {
+		return nil, nil, errors.Join(boltError(path, partLog, err), w.Close())
+	}
+	return h, w, nil
 }
 
 // checkKind refuses a directory that was made with another log store: its log would look empty, and a node that
@@ -130,15 +169,6 @@ func checkKind(stable raft.StableStore, kind string) error {
 		return fmt.Errorf("%w: made with %q, opened with %q", ErrLogStoreMismatch, b, kind)
 	}
 	return nil
-}
-
-// stableGet returns nil for a key that was never set.
-func stableGet(s raft.StableStore, key []byte) ([]byte, error) {
-	b, err := s.Get(key)
-	if err != nil && err.Error() == raftboltdb.ErrKeyNotFound.Error() {
-		return nil, nil
-	}
-	return b, err
 }
 
 // Close stops the guard, then closes the files.

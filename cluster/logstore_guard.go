@@ -4,6 +4,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -128,7 +129,11 @@ func (g *guard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l})
 func (g *guard) StoreLogs(ls []*raft.Log) error {
 	start := time.Now()
 	fault.Point(fault.LogBeforeWrite)
-	if err := g.do("log write", func() error { return g.log.StoreLogs(ls) }); err != nil {
+	err := g.do("log write", func() error {
+		fault.Point(fault.LogHang)
+		return g.log.StoreLogs(ls)
+	})
+	if err != nil {
 		return err
 	}
 	fault.Point(fault.LogAfterSync)
@@ -143,9 +148,20 @@ func (g *guard) StoreLogs(ls []*raft.Log) error {
 	return nil
 }
 
-// GetLog implements raft.LogStore.
+// GetLog implements raft.LogStore. Raft panics when it cannot read what it is to apply, so a damaged entry is reported
+// as fatal, and the answer waits for the end of the process: the next start repairs or refuses the log.
 func (g *guard) GetLog(i uint64, l *raft.Log) error {
 	err := g.log.GetLog(i, l)
+	if errors.Is(err, ErrDamaged) {
+		g.mu.Lock()
+		g.failLocked(err)
+		g.mu.Unlock()
+		select {
+		case <-g.stop:
+		case <-time.After(g.timeout):
+		}
+		return err
+	}
 	if err == nil && g.replay.Load() {
 		g.bytes.Add(int64(len(l.Data)))
 		g.entries.Add(1)

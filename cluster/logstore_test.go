@@ -48,7 +48,7 @@ func (m *failingMeta) CommitState(s types.PersistentState) error {
 }
 
 func openTestBolt(t *testing.T, dir string) *raftboltdb.BoltStore {
-	b, err := openBolt(filepath.Join(dir, "stable.db"))
+	b, err := openBolt(filepath.Join(dir, stableFile), partStable, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = b.Close() })
 	return b

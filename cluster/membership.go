@@ -49,6 +49,11 @@ func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
 	for _, m := range n.gossip.members() {
 		s, ok := known[m.ID]
 		switch {
+		case !ok && m.knownLevel() < n.fsm.Settings().MinVersion:
+			if n.gossip.limit.allow("too old " + m.ID) {
+				n.logger.Error("A node is too old to join, upgrade it", "id", m.ID, "version", m.Version,
+					"knows_level", m.knownLevel(), "cluster_level", n.fsm.Settings().MinVersion)
+			}
 		case !ok && m.mayJoin(ours):
 			n.logger.Info("Adding a node as non-voter", "id", m.ID, "address", m.RaftAddress)
 			return n.change(ctx, n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddress), 0, changeTimeout))
@@ -77,7 +82,7 @@ func (n *Node) caughtUp(ctx context.Context, id string, good map[string]int) boo
 	ctx, cancel := context.WithTimeout(ctx, membersEvery)
 	defer cancel()
 	r, err := n.report(ctx, id)
-	if err != nil || r.Err != "" || r.AppliedIndex == 0 || r.AppliedIndex+promoteLag < n.raft.CommitIndex() {
+	if err != nil || r.Err != "" || r.Recovering != "" || r.AppliedIndex == 0 || r.AppliedIndex+promoteLag < n.raft.CommitIndex() {
 		delete(good, id)
 		return false
 	}

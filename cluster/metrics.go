@@ -4,6 +4,8 @@
 package cluster
 
 import (
+	"io/fs"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,8 +32,11 @@ type metrics struct {
 
 	proposals     *prometheus.CounterVec
 	retries       prometheus.Counter
+	proposeTime   prometheus.Histogram
 	inflight      prometheus.Gauge
+	forwarding    prometheus.Gauge
 	readRounds    *prometheus.CounterVec
+	readTime      prometheus.Histogram
 	leaderChanges prometheus.Counter
 	transfers     *prometheus.CounterVec
 	foreign       prometheus.Counter
@@ -39,6 +44,8 @@ type metrics struct {
 	joinFailures  prometheus.Counter
 	dutyFailures  *prometheus.CounterVec
 	refusedConns  *prometheus.CounterVec
+	heals         *prometheus.CounterVec
+	digests       *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -49,7 +56,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	vec := func(name, help, label string) *prometheus.CounterVec {
 		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
-	return &metrics{
+	m := &metrics{
 		logWrite: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "deucalion_raft_log_write_duration_seconds",
 			Help:    "Time of one durable write to the Raft log.",
@@ -77,18 +84,46 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help:    "Time from the offer of a snapshot until all of it was here.",
 			Buckets: prometheus.ExponentialBuckets(0.1, 4, 9),
 		}),
-		proposals:     vec("deucalion_cluster_proposals_total", "Proposals finished on this node, by result.", "result"),
-		retries:       counter("deucalion_cluster_proposal_retries_total", "Attempts of proposals that were repeated (elections, lost connections)."),
-		inflight:      f.NewGauge(prometheus.GaugeOpts{Name: "deucalion_cluster_proposal_inflight_bytes", Help: "Bytes of entries being proposed on this node."}),
-		readRounds:    vec("deucalion_cluster_read_index_rounds_total", "Read-index rounds of this node, by result; many reads share one.", "result"),
+		proposals: vec("deucalion_cluster_proposals_total", "Proposals finished on this node, by result.", "result"),
+		retries:   counter("deucalion_cluster_proposal_retries_total", "Attempts of proposals that were repeated (elections, lost connections)."),
+		proposeTime: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "deucalion_cluster_proposal_duration_seconds",
+			Help:    "Time of one proposal on this node, from its admission to the answer, failed ones included.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
+		inflight:   f.NewGauge(prometheus.GaugeOpts{Name: "deucalion_cluster_proposal_inflight_bytes", Help: "Bytes of entries being proposed on this node."}),
+		forwarding: f.NewGauge(prometheus.GaugeOpts{Name: "deucalion_cluster_forwarding_proposals", Help: "Proposals that this node has sent to the leader and that are not answered yet."}),
+		readRounds: vec("deucalion_cluster_read_index_rounds_total", "Read-index rounds of this node, by result; many reads share one.", "result"),
+		readTime: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "deucalion_cluster_read_index_duration_seconds",
+			Help:    "Time in which one linearizable read got its index, retries and failures included.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
 		leaderChanges: counter("deucalion_cluster_leader_changes_total", "Leader changes seen by this node."),
 		transfers:     vec("deucalion_cluster_leadership_transfers_total", "Leadership transfers started on this node, by result.", "result"),
 		foreign:       counter("deucalion_gossip_foreign_members_refused_total", "Gossip messages about members of another cluster."),
 		idConflicts:   counter("deucalion_gossip_node_id_conflicts_total", "Times two live nodes were found to use one node id."),
 		joinFailures:  counter("deucalion_gossip_join_failures_total", "Attempts to reach a gossip peer that failed."),
 		dutyFailures:  vec("deucalion_cluster_duty_failures_total", "Failures of the leader's background duties.", "duty"),
+		heals:         vec("deucalion_cluster_heals_total", "Damaged parts of the Raft state that were set aside, to be got back from the other nodes.", "what"),
 		refusedConns:  vec("deucalion_cluster_connections_refused_total", "Incoming cluster connections closed before use, by reason.", "reason"),
+		digests:       vec("deucalion_cluster_digests_total", "Comparisons of the members' data that this node has asked for, by result: equal, mismatch, error (a member cannot read its data), incomplete.", "result"),
 	}
+	// An alert on a rate needs the zero before the first failure.
+	for _, v := range []*prometheus.CounterVec{m.snapshots, m.readRounds, m.transfers} {
+		v.WithLabelValues("ok")
+		v.WithLabelValues("error")
+	}
+	for _, err := range []error{nil, ErrOverloaded, ErrNoLeader, ErrStopped} {
+		m.proposals.WithLabelValues(proposeResult(err))
+	}
+	for _, duty := range []string{"settings", "retention", "membership"} {
+		m.dutyFailures.WithLabelValues(duty)
+	}
+	for _, reason := range []string{"crowded", "preamble"} {
+		m.refusedConns.WithLabelValues(reason)
+	}
+	return m
 }
 
 // registerGauges exports the live state of n.
@@ -109,9 +144,16 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 	gauge("deucalion_raft_commit_index", "Commit index that this node knows.", func() float64 { return float64(n.raft.CommitIndex()) })
 	gauge("deucalion_raft_applied_index", "Index that the state machine has applied.", func() float64 { i, _ := n.fsm.Applied(); return float64(i) })
 	gauge("deucalion_raft_last_log_index", "Last index in this node's log.", func() float64 { return float64(n.raft.LastIndex()) })
+	gauge("deucalion_raft_log_size_bytes", "Bytes of the files of the Raft log and of the store of term and vote.", func() float64 { return float64(sizeOf(filepath.Join(n.cfg.Dir, "raft"))) })
+	gauge("deucalion_raft_snapshot_index", "Index of the newest Raft snapshot; what the log holds above it is replayed after a crash.", func() float64 { i, _ := n.snapshots.newest(); return float64(i) })
+	gauge("deucalion_cluster_proposal_inflight_limit_bytes", "Bound of deucalion_cluster_proposal_inflight_bytes; beyond it writes are answered with 503.", func() float64 { return float64(n.cfg.MaxInFlightBytes) })
 	gauge("deucalion_raft_voters", "Voters in the configuration.", func() float64 { return float64(len(voters(n.servers()))) })
 	gauge("deucalion_cluster_staleness_seconds", "How far this node may be behind the leader; +Inf when unknown.", func() float64 { return n.fresh.seconds() })
+	gauge("deucalion_cluster_digest_mismatch", "1 while the newest comparison of some time range, or of the tables, found members that differ or cannot read their data.", func() float64 { return yes(n.verdicts.mismatch()) })
 	gauge("deucalion_cluster_fsm_failed", "1 when a broken invariant stopped this node's state machine.", func() float64 { return yes(n.fsmFailed()) })
+	gauge("deucalion_cluster_recovering", "1 while this node has no vote, having lost its log or its vote.", func() float64 { return yes(n.amnesia.active()) })
+	gauge("deucalion_storage_free_bytes", "Room on the disk of the data directory; 0 when it is not watched.", func() float64 { return float64(n.disk.free.Load()) })
+	gauge("deucalion_storage_disk_low", "1 when the disk is nearly full, 2 when this node takes no more entries.", func() float64 { return float64(n.disk.level()) })
 	gauge("deucalion_gossip_members", "Live members that gossip knows, this node included.", func() float64 { return float64(len(n.gossip.members())) })
 	gauge("deucalion_raft_catchup_active", "1 while this node fetches, or is about to install, another node's snapshot.", func() float64 { return yes(n.catchUp.status() != nil) })
 	gauge("deucalion_raft_catchup_missing_bytes", "Bytes of another node's snapshot that are still to come.", func() float64 { return float64(n.catchUp.missing()) })
@@ -122,4 +164,18 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 		}
 		return time.Since(t).Seconds()
 	})
+}
+
+// sizeOf adds up the files below dir. What is deleted meanwhile counts nothing.
+func sizeOf(dir string) (n int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			n += info.Size()
+		}
+		return nil
+	})
+	return n
 }

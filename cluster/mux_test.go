@@ -145,7 +145,8 @@ func TestTransportHasNoHeartbeatFastPath(t *testing.T) {
 	x := testMux(t)
 	book := &addressBook{}
 	book.setSelf("me", x.ln.Addr().(*net.TCPAddr))
-	tr := newTransport(x, x.ln.Addr().String(), book, newHCLog(discard, "raft-net"))
+	tr := newTransport(x, x.ln.Addr().String(), book, hooks{}.dialer(), newHCLog(discard, "raft-net"))
+	tr.filter = newRPCFilter(tr.NetworkTransport.Consumer(), &amnesia{}, &disk{}, func() uint64 { return 0 })
 	defer tr.Close()
 	var _ raft.WithPreVote = tr
 	fast := make(chan struct{}, 1)

@@ -26,6 +26,8 @@ type Node struct {
 	metrics   *metrics
 	fsm       *fsm.FSM
 	machine   *raftFSM
+	amnesia   *amnesia
+	disk      *disk
 
 	mux       *mux
 	stores    *stores
@@ -43,6 +45,8 @@ type Node struct {
 	reads    *batcher // leader's rounds
 	asks     *batcher // follower's questions to the leader
 	fresh    *freshness
+	verdicts *verdicts
+	started  time.Time
 
 	transferring atomic.Bool   // a leadership transfer of ours is under way
 	draining     atomic.Bool   // StopServing was called
@@ -105,7 +109,8 @@ func voters(servers []raft.Server) []string {
 
 // Ready returns nil when this node may serve: it has once caught up with the commit index that the leader had when
 // this node had started, it is in touch with a leader, its state machine works, and it is not stopping. Does not
-// block. The error wraps ErrNotReady and says which of them is missing.
+// block. The error wraps ErrNotReady and says which of them is missing. When it is only room on the disk, it wraps
+// ErrDiskFull too.
 func (n *Node) Ready() error {
 	switch {
 	case n.draining.Load():
@@ -117,6 +122,9 @@ func (n *Node) Ready() error {
 	if !known {
 		applied, _ := n.fsm.Applied()
 		return fmt.Errorf("%w: not caught up with the leader yet, applied index %d, commit index %d", ErrNotReady, applied, n.raft.CommitIndex())
+	}
+	if err := n.disk.err(); err != nil { // before its age: with too little room it grows
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
 	if age > n.cfg.MaxStaleness {
 		return fmt.Errorf("%w: no confirmation from a leader for %s", ErrNotReady, age.Round(time.Millisecond))

@@ -8,10 +8,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 )
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -23,18 +23,26 @@ func randomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
+const nodeIDFile = "node-id"
+
 // nodeID returns the id kept in dir, or keeps the given one, or a random one. An id is for ever: Raft counts votes by
 // it, so a directory that changes its id would vote twice.
-func nodeID(dir, given string) (string, error) {
+func nodeID(dir, given string, logger *slog.Logger) (string, error) {
 	if given != "" && !validID.MatchString(given) {
 		return "", fmt.Errorf("node id %q: want 1 to 63 of letters, digits, '.', '_', '-'", given)
 	}
-	name := filepath.Join(dir, "node-id")
-	b, err := os.ReadFile(name)
-	kept := strings.TrimSpace(string(b))
+	name := filepath.Join(dir, nodeIDFile)
+	b, err := readSummed(name)
+	kept := string(b)
+	if err == nil && !validID.MatchString(kept) {
+		err = errSum
+	}
 	switch {
-	case err == nil && !validID.MatchString(kept):
-		return "", fmt.Errorf("%w: %s holds no node id", ErrDamaged, name)
+	case errors.Is(err, errSum) && given == "":
+		return "", fmt.Errorf("%w: %s: %w; give the id of this node, as the others know it, with --node.id", ErrDamaged, name, errSum)
+	case errors.Is(err, errSum):
+		logger.Warn("The file with the node id is damaged and is written anew", "file", name, "id", given)
+		return given, writeSummed(name, []byte(given))
 	case err == nil && given != "" && given != kept:
 		return "", fmt.Errorf("data directory belongs to node %q, not to %q; give each node a directory of its own", kept, given)
 	case err == nil:
@@ -45,7 +53,7 @@ func nodeID(dir, given string) (string, error) {
 	if given == "" {
 		given = randomHex(4)
 	}
-	return given, writeFileDurably(name, []byte(given+"\n"))
+	return given, writeSummed(name, []byte(given))
 }
 
 // writeFileDurably replaces a small file so that a crash leaves the old or the new one.

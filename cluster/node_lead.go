@@ -37,6 +37,7 @@ func (n *Node) leadTerm(ctx context.Context) bool {
 			return
 		}
 		wg.Go(func() { n.keepMembers(ctx) })
+		wg.Go(func() { n.keepDigests(ctx) })
 		n.doDuties(ctx)
 	})
 	leads := false
@@ -100,6 +101,9 @@ func (n *Node) nameCluster(ctx context.Context) bool {
 func (n *Node) leaderPropose(ctx context.Context, entry []byte) (fsm.Result, error) {
 	if n.raft.State() != raft.Leader {
 		return fsm.Result{}, errNotLeader
+	}
+	if err := n.levelReached(entry); err != nil {
+		return fsm.Result{}, err
 	}
 	t, err := n.inflight.admit(ctx, len(entry))
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
 // Raft's times. A leader that cannot reach a majority steps down after the lease; nobody else is elected before the
@@ -87,22 +86,12 @@ func forgetHalfBootstrap(s *stores, snaps *SnapshotStore) error {
 	if index, _ := snaps.newest(); last > 0 || index > 0 {
 		return nil
 	}
-	key := []byte("CurrentTerm")
-	term, err := stableUint64(s.stable, key)
+	term, err := stableUint64(s.stable, keyCurrentTerm)
 	if err != nil || term != 1 {
 		return err
 	}
-	if vote, err := stableUint64(s.stable, []byte("LastVoteTerm")); err != nil || vote > 0 {
+	if vote, err := stableUint64(s.stable, keyLastVoteTerm); err != nil || vote > 0 {
 		return err
 	}
-	return s.stable.SetUint64(key, 0)
-}
-
-// stableUint64 returns 0 for a key that was never set.
-func stableUint64(s raft.StableStore, key []byte) (uint64, error) {
-	v, err := s.GetUint64(key)
-	if err != nil && err.Error() == raftboltdb.ErrKeyNotFound.Error() {
-		return 0, nil
-	}
-	return v, err
+	return s.stable.SetUint64(keyCurrentTerm, 0)
 }

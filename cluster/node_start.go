@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -28,19 +29,26 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	id, err := nodeID(dir, cfg.NodeID)
+	_, err = os.Stat(filepath.Join(dir, nodeIDFile))
+	fresh := errors.Is(err, os.ErrNotExist)
+	amnesia, err := openAmnesia(dir, fresh, cfg.Logger) // before there is an id: a crash in between starts anew
+	if err != nil {
+		return nil, err
+	}
+	id, err := nodeID(dir, cfg.NodeID, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Logger = cfg.Logger.With("node", id)
 	n := &Node{
 		cfg: cfg, id: id, instance: randomHex(8), logger: cfg.Logger, metrics: newMetrics(cfg.Registerer),
-		fsm: f, snapshots: s, book: &addressBook{},
+		fsm: f, snapshots: s, book: &addressBook{}, amnesia: amnesia, disk: newDisk(cfg),
 		stopped: make(chan struct{}), dead: make(chan struct{}), leaderMoved: make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.inflight = newInflight(cfg.MaxInFlightBytes, n.metrics)
 	n.fresh = newFreshness(f)
+	n.verdicts, n.started = &verdicts{fsm: f}, time.Now()
 	n.reads = newBatcher(n.ctx, n.leaderRound)
 	n.asks = newBatcher(n.ctx, n.askLeader)
 	persistCtx, stop := context.WithCancel(context.Background())
@@ -54,7 +62,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 			n.abort()
 		}
 	}()
-	if err := n.openDisk(dir); err != nil {
+	if err := n.openDisk(dir, fresh); err != nil {
 		return nil, err
 	}
 	if err := n.openNetwork(); err != nil {
@@ -74,22 +82,9 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 	n.server.start()
 	n.registerGauges(cfg.Registerer)
 	n.startLoops()
-	n.logger.Info("Cluster node started", "raft", n.advertise, "gossip", n.gossip.address(), "has_state", hadState)
+	n.logger.Info("Cluster node started", "raft", n.advertise, "gossip", n.gossip.address(), "has_state", hadState,
+		"recovering", amnesia.reason())
 	return n, nil
-}
-
-func (n *Node) openDisk(dir string) (err error) {
-	n.stores, err = openStores(storeOptions{
-		dir: dir, kind: n.cfg.LogStore, segmentBytes: n.cfg.LogSegmentBytes, writeTimeout: n.cfg.LogWriteTimeout,
-		keepFrom: n.snapshots.oldest, logger: n.logger, metrics: n.metrics, onFatal: n.fatal,
-	})
-	if err != nil {
-		return err
-	}
-	if err := forgetHalfBootstrap(n.stores, n.snapshots); err != nil {
-		return err
-	}
-	return checkLog(n.stores.log, n.snapshots, n.logger)
 }
 
 func (n *Node) openNetwork() (err error) {
@@ -107,7 +102,8 @@ func (n *Node) openNetwork() (err error) {
 }
 
 func (n *Node) startRaft() (err error) {
-	n.trans = newTransport(n.mux, n.advertise, n.book, newHCLog(n.logger, "raft-net"))
+	n.trans = newTransport(n.mux, n.advertise, n.book, n.cfg.hooks.dialer(), newHCLog(n.logger, "raft-net"))
+	n.trans.filter = newRPCFilter(n.trans.NetworkTransport.Consumer(), n.amnesia, n.disk, n.currentTerm)
 	n.stores.guard.replay.Store(true) // NewRaft reads all that is to be replayed; its size counts for the next snapshot
 	n.raft, err = raft.NewRaft(raftConfig(n.id, n.logger), n.machine, n.stores.log, n.stores.stable, n.snapshots, n.trans)
 	n.stores.guard.replay.Store(false)
@@ -119,16 +115,27 @@ func (n *Node) startRaft() (err error) {
 	return nil
 }
 
+// currentTerm is 0 before Raft has started.
+func (n *Node) currentTerm() uint64 {
+	if r := n.book.raft.Load(); r != nil {
+		return r.CurrentTerm()
+	}
+	return 0
+}
+
 // startLoops starts what lives until Shutdown. One file each.
 func (n *Node) startLoops() {
 	n.loop(n.watchLeader)
 	n.loop(n.lead)
 	n.loop(n.bootstrap)
+	n.loop(n.recollect)
+	n.loop(n.watchDisk)
 	n.loop(n.keepFresh)
 	n.loop(n.takeSnapshots)
 	n.loop(n.source.expire)
 	n.loop(n.catchUp.run)
 	n.loop(n.watchFSM)
+	n.loop(n.watchDamage)
 	n.loop(n.gossip.keepJoining)
 	n.loop(n.gossip.watchConflicts)
 }
@@ -143,6 +150,9 @@ func (n *Node) watchFSM(ctx context.Context) {
 	}
 	n.logger.Error("The state machine has stopped; this node takes no part any more", "err", n.fsm.Err())
 	n.endRaft()
+	if errors.Is(n.fsm.Err(), fsm.ErrNewer) {
+		n.fatal(n.fsm.Err()) // there is nothing to look at but the version
+	}
 }
 
 // abort releases what a failed Start has opened.

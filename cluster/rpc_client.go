@@ -29,11 +29,11 @@ type rpcClient struct {
 }
 
 func newRPCClient(n *Node) *rpcClient {
-	return &rpcClient{node: n, transport: newRPCTransport(), bulk: newBulkTransport()}
+	dial := n.cfg.hooks.dialer()
+	return &rpcClient{node: n, transport: newRPCTransport(dial), bulk: newBulkTransport(dial)}
 }
 
-func newRPCTransport() *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout}
+func newRPCTransport(dial dialFunc) *http.Transport {
 	return &http.Transport{
 		Protocols:       h2c(),
 		IdleConnTimeout: time.Minute,
@@ -41,8 +41,10 @@ func newRPCTransport() *http.Transport {
 			SendPingTimeout: 5 * time.Second, // finds a peer that is gone without a word
 			PingTimeout:     5 * time.Second,
 		},
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, addr)
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			c, err := dial(dctx, addr)
 			if err != nil {
 				return nil, err
 			}
@@ -99,7 +101,7 @@ func (c *rpcClient) callAddress(ctx context.Context, addr, id, name string, body
 	return nil, fmt.Errorf("node %s: %s: %s", id, resp.Status, text)
 }
 
-// callJSON sends and receives JSON; in may be nil.
+// callJSON sends and receives JSON; in may be nil, and so may out.
 func (c *rpcClient) callJSON(ctx context.Context, id, name string, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -109,7 +111,7 @@ func (c *rpcClient) callJSON(ctx context.Context, id, name string, in, out any) 
 		}
 	}
 	b, err := c.call(ctx, id, name, body)
-	if err != nil {
+	if err != nil || out == nil {
 		return err
 	}
 	return json.Unmarshal(b, out)

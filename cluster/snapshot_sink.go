@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 // Create implements raft.SnapshotStore. Nothing is visible before the sink is closed.
@@ -20,6 +22,9 @@ func (s *SnapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 ) (raft.SnapshotSink, error) {
 	if version != 1 {
 		return nil, fmt.Errorf("unsupported snapshot version %d", version)
+	}
+	if plant.ApplyTwice && index > 3 {
+		index -= 3
 	}
 	k := &snapshotSink{store: s}
 	k.meta.Raft = raft.SnapshotMeta{

@@ -122,6 +122,9 @@ func (s *SnapshotStore) load(name string, verify func(string) error) error {
 		s.metas = append(s.metas, m)
 		return nil
 	}
+	if errors.Is(err, fsm.ErrNewer) {
+		return fmt.Errorf("%s: %w", dir, err) // nothing is wrong with it
+	}
 	if id, ok := parseSnapshotID(name); ok {
 		s.damaged = max(s.damaged, id.index)
 	}

@@ -36,23 +36,33 @@ type NodeStatus struct {
 	Voter         bool   `json:"voter"`
 	Alive         bool   `json:"alive"` // by gossip
 	BlocksBytes   int64  `json:"blocks_bytes"`
+	Level         uint32 `json:"level"`                // of the log format that the node knows
+	Recovering    string `json:"recovering,omitempty"` // why the node has no vote
+	Disk          string `json:"disk,omitempty"`       // "low" or "critical"
 	Err           string `json:"err,omitempty"`
 	// CatchUp is there while the node fetches a snapshot of another one.
 	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
+	// Digest is the newest comparison of data that the node has heard of.
+	Digest *DigestStatus `json:"digest,omitempty"`
 }
 
 // nodeReport is the answer to rpcStatus.
 type nodeReport struct {
-	Leader       bool   `json:"leader"`
-	Term         uint64 `json:"term"`
-	AppliedIndex uint64 `json:"applied_index"`
-	CommitIndex  uint64 `json:"commit_index"`
-	BlocksBytes  int64  `json:"blocks_bytes"`
-	HTTPAddress  string `json:"http_address"`
-	Version      string `json:"version"`
-	Err          string `json:"err,omitempty"` // why the node is broken
-
-	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
+	Leader       bool           `json:"leader"`
+	Term         uint64         `json:"term"`
+	AppliedIndex uint64         `json:"applied_index"`
+	CommitIndex  uint64         `json:"commit_index"`
+	BlocksBytes  int64          `json:"blocks_bytes"`
+	HTTPAddress  string         `json:"http_address"`
+	Version      string         `json:"version"`
+	Level        uint32         `json:"level"`
+	LastIndex    uint64         `json:"last_index"` // of the log
+	Voters       []string       `json:"voters,omitempty"`
+	Recovering   string         `json:"recovering,omitempty"`
+	Disk         string         `json:"disk,omitempty"`
+	Err          string         `json:"err,omitempty"` // why the node is broken
+	CatchUp      *CatchUpStatus `json:"catch_up,omitempty"`
+	Digest       *DigestStatus  `json:"digest,omitempty"`
 }
 
 func (n *Node) ownReport() nodeReport {
@@ -60,7 +70,9 @@ func (n *Node) ownReport() nodeReport {
 	r := nodeReport{
 		Leader: n.isLeader(), Term: n.raft.CurrentTerm(), AppliedIndex: applied, CommitIndex: n.raft.CommitIndex(),
 		BlocksBytes: n.fsm.BlocksSize(), HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
-		CatchUp: n.catchUp.status(),
+		CatchUp:   n.catchUp.status(),
+		LastIndex: n.raft.LastIndex(), Voters: voters(n.servers()), Recovering: n.amnesia.reason(), Disk: n.disk.level().String(),
+		Level: n.fsm.Level(), Digest: n.verdicts.status(),
 	}
 	if n.fsmFailed() {
 		r.Err = n.fsm.Err().Error()
@@ -115,6 +127,7 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 	if m, ok := n.gossip.member(st.ID); ok {
 		st.Alive, st.RaftAddress = true, m.RaftAddress
 		st.GossipAddress, st.HTTPAddress, st.Version = m.GossipAddress, m.HTTPAddress, m.Version
+		st.Level = m.knownLevel()
 	}
 	r, err := n.report(ctx, st.ID)
 	if err != nil {
@@ -122,7 +135,8 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 		return st
 	}
 	st.AppliedIndex, st.CommitIndex, st.BlocksBytes, st.Err = r.AppliedIndex, r.CommitIndex, r.BlocksBytes, r.Err
-	st.HTTPAddress, st.Version, st.CatchUp = r.HTTPAddress, r.Version, r.CatchUp
+	st.HTTPAddress, st.Version, st.Level = r.HTTPAddress, r.Version, max(r.Level, firstLevel)
+	st.CatchUp, st.Digest, st.Recovering, st.Disk = r.CatchUp, r.Digest, r.Recovering, r.Disk
 	switch {
 	case r.Leader:
 		st.Role = RoleLeader

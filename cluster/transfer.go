@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/deucaliondb/deucalion/fsm"
 )
 
@@ -30,7 +32,7 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
 	defer cancel()
-	err := n.await(ctx, n.raft.LeadershipTransfer())
+	err := n.await(ctx, n.successor(ctx))
 	for err == nil && n.isLeader() && ctx.Err() == nil {
 		sleep(ctx, 5*time.Millisecond)
 	}
@@ -45,6 +47,25 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 	}
 	n.metrics.transfers.WithLabelValues("ok").Inc()
 	return nil
+}
+
+// successor begins the transfer to the voter that is furthest of those that can lead; Raft's own choice knows nothing of
+// disks that are full and of votes that are lost.
+func (n *Node) successor(ctx context.Context) raft.Future {
+	var best raft.Server
+	var applied uint64
+	servers := n.servers()
+	reports := n.reports(ctx, voters(servers))
+	for _, s := range servers {
+		r, ok := reports[string(s.ID)]
+		if ok && string(s.ID) != n.id && r.Recovering == "" && r.Disk == "" && r.Err == "" && r.AppliedIndex >= applied {
+			best, applied = s, r.AppliedIndex
+		}
+	}
+	if best.ID == "" {
+		return n.raft.LeadershipTransfer()
+	}
+	return n.raft.LeadershipTransferToServer(best.ID, best.Address)
 }
 
 // watchTransfer sees to it that a failed transfer ends, see checkStuck. A node that wins again later is watched by

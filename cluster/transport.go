@@ -4,12 +4,15 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 const raftTimeout = 10 * time.Second
@@ -23,11 +26,45 @@ const raftTimeout = 10 * time.Second
 // writing to a slow disk does not answer heartbeats meanwhile, so that its silence counts against the leader's lease.
 // Test: TestTransportHasNoHeartbeatFastPath. May go when raft handles heartbeats under the main loop (PR #701).
 type transport struct {
-	*raft.NetworkTransport // embedded, not wrapped: pre-vote and Close come with it
+	*raft.NetworkTransport // embedded, not wrapped: what is not said here is its
+	filter                 *rpcFilter
+}
+
+// Consumer implements raft.Transport.
+func (t transport) Consumer() <-chan raft.RPC { return t.filter.out }
+
+// RequestVote implements raft.Transport. A node without a vote does not ask for others': that of an amnesiac one would
+// be its own, and could make it the leader of a cluster of two.
+func (t transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if !t.filter.amnesia.mayStand() {
+		*resp = raft.RequestVoteResponse{Term: args.Term}
+		return nil
+	}
+	return t.NetworkTransport.RequestVote(id, target, args, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if !t.filter.amnesia.mayStand() {
+		*resp = raft.RequestPreVoteResponse{Term: args.Term}
+		return nil
+	}
+	return t.NetworkTransport.RequestPreVote(id, target, args, resp)
+}
+
+// Close implements raft.WithClose.
+func (t transport) Close() error {
+	err := t.NetworkTransport.Close()
+	t.filter.close()
+	return err
 }
 
 // SetHeartbeatHandler implements raft.Transport by doing nothing, see the type.
-func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
+func (t transport) SetHeartbeatHandler(f func(raft.RPC)) {
+	if plant.HeartbeatFastPath {
+		t.NetworkTransport.SetHeartbeatHandler(f)
+	}
+}
 
 // EncodePeer implements raft.Transport. Voters remember by this string to whom they gave the vote of a term; with an
 // address alone, a node that takes over another one's address could be given that one's vote a second time.
@@ -35,11 +72,12 @@ func (transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
 	return []byte(string(id) + "@" + string(addr))
 }
 
-func newTransport(x *mux, advertise string, book *addressBook, logger hclog.Logger) transport {
-	return transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+// newTransport returns one whose filter is still to be set.
+func newTransport(x *mux, advertise string, book *addressBook, dial dialFunc, logger hclog.Logger) transport {
+	return transport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: book,
 		Logger:                logger,
-		Stream:                &streamLayer{subListener: x.raft, advertise: stringAddr(advertise)},
+		Stream:                &streamLayer{subListener: x.raft, advertise: stringAddr(advertise), dial: dial},
 		MaxPool:               4,
 		// Workaround for hashicorp/raft#612 (liveness): with pipelining, one failed StoreLogs on a follower ends
 		// replication to it for good while heartbeats go on, and Shutdown of the leader hangs. 1 = no pipelining.
@@ -53,6 +91,7 @@ func newTransport(x *mux, advertise string, book *addressBook, logger hclog.Logg
 type streamLayer struct {
 	*subListener
 	advertise net.Addr
+	dial      dialFunc
 }
 
 // Addr implements net.Listener; Raft tells it to the others.
@@ -64,7 +103,9 @@ func (s *streamLayer) Dial(target raft.ServerAddress, timeout time.Duration) (ne
 	if id == "" || len(id) > 255 {
 		return nil, errors.New("target without a node id")
 	}
-	c, err := net.DialTimeout("tcp", addr, min(timeout, 2*time.Second))
+	ctx, cancel := context.WithTimeout(context.Background(), min(timeout, dialTimeout))
+	defer cancel()
+	c, err := s.dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}

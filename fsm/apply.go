@@ -25,6 +25,9 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 	f.m.entries.WithLabelValues(k.String()).Inc()
 	f.store.SetPosition(index)
 	r := Result{Index: index}
+	if err := f.checkKind(k); err != nil {
+		return f.fail(index, err)
+	}
 	switch k {
 	case kindAppend:
 		err = f.applyAppend(p, &r)
@@ -38,9 +41,9 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 		err = f.applyUserSnapshot(p, &r)
 	case kindSettings:
 		err = f.applySettings(p)
+	case kindDigest:
+		err = f.applyDigest(index, p)
 	case kindNoop:
-	default:
-		err = fmt.Errorf("%w: kind %d; this node must be upgraded", ErrFormat, k)
 	}
 	if err != nil {
 		return f.fail(index, err)
@@ -50,7 +53,7 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 
 // String is the value of the metrics label kind.
 func (k kind) String() string {
-	names := [...]string{"", "append", "delete", "clean", "cutoff", "snapshot", "noop", "settings"}
+	names := [...]string{"", "append", "delete", "clean", "cutoff", "snapshot", "noop", "settings", "digest"}
 	if k == 0 || int(k) >= len(names) {
 		return "unknown"
 	}
@@ -95,6 +98,9 @@ func (f *FSM) applySettings(p []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := f.checkLevel(s); err != nil {
+		return err
+	}
 	if old := f.settings.Load(); old.ClusterID != "" {
 		s.ClusterID = old.ClusterID
 	}
@@ -114,6 +120,15 @@ func (f *FSM) applyClean(p []byte) error {
 		return err
 	}
 	f.tasks.clean(id)
+	return nil
+}
+
+func (f *FSM) applyDigest(index uint64, p []byte) error {
+	d, err := decodeDigest(p)
+	if err != nil {
+		return err
+	}
+	f.digests.start(index, d)
 	return nil
 }
 

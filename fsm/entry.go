@@ -24,6 +24,7 @@ const (
 	kindUserSnapshot kind = 5
 	kindNoop         kind = 6
 	kindSettings     kind = 7
+	kindDigest       kind = 8
 )
 
 const (
@@ -51,10 +52,14 @@ func open(b []byte) (kind, []byte, error) {
 		return 0, nil, fmt.Errorf("%w: CRC-32C %08x, want %08x", ErrFormat, got, want)
 	}
 	if v := body[0]; v != entryVersion {
-		return 0, nil, fmt.Errorf("%w: format version %d; this node knows %d and must be upgraded", ErrFormat, v, entryVersion)
+		return 0, nil, fmt.Errorf("%w, %w: format version %d; this node knows %d and must be upgraded", ErrFormat, ErrNewer, v, entryVersion)
 	}
 	return kind(body[1]), body[entryHead:], nil
 }
+
+// IsAppend tells whether an encoded entry adds samples, and so needs room for
+// more than itself.
+func IsAppend(b []byte) bool { return len(b) >= entryHead && kind(b[1]) == kindAppend }
 
 // EncodeNoop makes an entry without effect. A new leader proposes one: its
 // application shows that the leader knows everything committed before its term.

@@ -11,9 +11,14 @@ var (
 	ErrFormat = errors.New("unreadable log entry")
 	// ErrSnapshot is a snapshot directory that is damaged or of a newer version.
 	ErrSnapshot = errors.New("unusable snapshot")
-	// ErrUnknownTask is returned for a clean or user snapshot that this node does
-	// not remember.
+	// ErrNewer is a log entry or a snapshot that a newer version has made. Nothing is
+	// wrong with it; this node must be upgraded.
+	ErrNewer = errors.New("made by a newer version")
+	// ErrUnknownTask is returned for a clean, user snapshot or digest that this node
+	// does not remember.
 	ErrUnknownTask = errors.New("unknown task")
+	// ErrLowDisk is why a node made no user snapshot.
+	ErrLowDisk = errors.New("the disk is nearly full")
 	// ErrClosed is returned by waits that Close interrupts.
 	ErrClosed = errors.New("state machine is closed")
 )

@@ -27,6 +27,9 @@ type Options struct {
 	Storage    storage.Options
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: metrics are not exported
+	// Level makes the state machine know no more than a binary of that level did;
+	// 0 means Level. For tests of upgrades.
+	Level uint32
 
 	hash func(labels.Labels) uint64
 }
@@ -60,7 +63,12 @@ type FSM struct {
 	hits  []*series   // series of the known samples of the entry, the applier's own
 
 	tasks   *tasks
+	digests *digests
 	batches sync.Pool // of *Batch
+
+	damageOnce sync.Once
+	damaged    chan struct{}
+	damage     error // why damaged is closed; constant then
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -77,12 +85,15 @@ func Open(o Options, from string) (*FSM, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	so := o.Storage
-	so.Dir, so.Logger, so.Registerer = filepath.Join(o.Dir, "live"), o.Logger, o.Registerer
-	store, err := storage.Open(so)
-	if err != nil {
+	f := &FSM{
+		opts: o, log: o.Logger, failed: make(chan struct{}), damaged: make(chan struct{}),
+		dropHorizon: storage.NoTime, floor: storage.NoTime,
+	}
+	so.Dir, so.Logger, so.Registerer, so.OnDamage = filepath.Join(o.Dir, "live"), o.Logger, o.Registerer, f.noteDamage
+	var err error
+	if f.store, err = storage.Open(so); err != nil {
 		return nil, fmt.Errorf("open storage: %w", err)
 	}
-	f := &FSM{opts: o, log: o.Logger, store: store, failed: make(chan struct{}), dropHorizon: storage.NoTime, floor: storage.NoTime}
 	f.batches.New = func() any { return &Batch{} }
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.table.Store(newTable(o.hash))
@@ -91,6 +102,7 @@ func Open(o Options, from string) (*FSM, error) {
 	f.exemplars = newExemplars(o.Registerer)
 	f.metadata = newMetadataMap()
 	f.tasks = newTasks(f)
+	f.digests = &digests{f: f}
 	f.m = newMetrics(o.Registerer, f)
 	if from == "" {
 		return f, nil
@@ -105,6 +117,7 @@ func Open(o Options, from string) (*FSM, error) {
 func (f *FSM) Close() error {
 	f.cancel()
 	f.tasks.wait()
+	f.digests.wg.Wait()
 	return f.store.Close()
 }
 
@@ -134,14 +147,38 @@ func (f *FSM) Err() error {
 	return nil
 }
 
+func (f *FSM) noteDamage(err error) {
+	f.damageOnce.Do(func() {
+		f.damage = err
+		close(f.damaged)
+	})
+}
+
+// Damaged is closed when a block on the disk turns out not to be what was written.
+// Reads of it fail; all else goes on. Damage tells what is wrong.
+func (f *FSM) Damaged() <-chan struct{} { return f.damaged }
+
+// Damage returns what is damaged, or nil.
+func (f *FSM) Damage() error {
+	select {
+	case <-f.damaged:
+		return f.damage
+	default:
+		return nil
+	}
+}
+
 func (f *FSM) fail(index uint64, err error) Result {
+	f.stop(fmt.Errorf("applying log entry %d: %w", index, err))
+	return Result{Index: index, Err: f.Err().Error()}
+}
+
+func (f *FSM) stop(err error) {
 	f.failOnce.Do(func() {
-		err = fmt.Errorf("applying log entry %d: %w", index, err)
 		f.err.Store(&err)
 		f.log.Error("The state machine stopped; this node serves no more until it is restarted", "err", err)
 		close(f.failed)
 	})
-	return Result{Index: index, Err: f.Err().Error()}
 }
 
 // Settings returns the replicated settings.
@@ -162,6 +199,10 @@ func (f *FSM) BlockMetas() []tsdb.BlockMeta { return f.store.BlockMetas() }
 // CutoffForSize returns the lowest cutoff that brings this node's blocks down to
 // limit bytes; ok is false if they are within it.
 func (f *FSM) CutoffForSize(limit int64) (cutoff int64, ok bool) { return f.store.CutoffForSize(limit) }
+
+// SetLowDisk tells whether the disk is nearly full. While it is, no blocks are
+// merged and user snapshots fail; cleans, which make room, go on.
+func (f *FSM) SetLowDisk(low bool) { f.store.SetLowDisk(low) }
 
 // Storage is the store below, for tests and tools that choose when it flushes
 // and merges.

@@ -57,8 +57,8 @@ func FuzzEntry(f *testing.F) {
 	}
 	good := [][]byte{readGolden(f, "settings"), readGolden(f, "append-fresh")}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if len(body) > 1 && kind(body[1]) == kindUserSnapshot {
-			return // needs no state: see FuzzSnapshot
+		if len(body) > 1 && (kind(body[1]) == kindUserSnapshot || kind(body[1]) == kindDigest) {
+			return // needs no state: see FuzzSnapshot and FuzzDigest
 		}
 		m, err := Open(Options{Dir: t.TempDir(), Storage: storage.Options{Manual: true}}, "")
 		require.NoError(t, err)
@@ -121,5 +121,21 @@ func FuzzResult(f *testing.F) {
 		require.NoError(t, err)
 		require.NoError(t, again.UnmarshalBinary(c))
 		require.Equal(t, r, again)
+	})
+}
+
+func FuzzDigest(f *testing.F) {
+	seeds(f, "digest", payloadOf)
+	f.Add([]byte{0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}) // 2^64-1 ranges
+	f.Fuzz(func(t *testing.T, p []byte) {
+		d, err := decodeDigest(p)
+		if err != nil {
+			require.ErrorIs(t, err, ErrFormat)
+			return
+		}
+		require.LessOrEqual(t, len(d.Ranges), MaxDigestRanges)
+		again, err := decodeDigest(payloadOf(EncodeDigest(d)))
+		require.NoError(t, err)
+		require.Equal(t, d, again)
 	})
 }

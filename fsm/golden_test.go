@@ -115,6 +115,10 @@ func goldenDelete() Delete {
 	}}
 }
 
+func goldenDigest() Digest {
+	return Digest{ID: "digest-1", Hurry: true, Ranges: []TimeRange{{base, base + 7_199_999}, {math.MinInt64, math.MaxInt64}}}
+}
+
 func goldenSettings() Settings {
 	return Settings{OutOfOrderWindow: 90 * time.Minute, MaxExemplars: 1000, ClusterID: "c-1", MinVersion: 1}
 }
@@ -160,6 +164,13 @@ func TestGoldenOtherKinds(t *testing.T) {
 	s, err := decodeUserSnapshot(payload("snapshot", EncodeUserSnapshot(UserSnapshot{"snapshot-1", "20260101T000000Z-1"}), kindUserSnapshot))
 	require.NoError(t, err)
 	require.Equal(t, UserSnapshot{"snapshot-1", "20260101T000000Z-1"}, s)
+
+	dig, err := decodeDigest(payload("digest", EncodeDigest(goldenDigest()), kindDigest))
+	require.NoError(t, err)
+	require.Equal(t, goldenDigest(), dig)
+	dig, err = decodeDigest(payload("digest-state", EncodeDigest(Digest{ID: "digest-2"}), kindDigest))
+	require.NoError(t, err)
+	require.Equal(t, Digest{ID: "digest-2"}, dig)
 
 	require.Empty(t, payload("noop", EncodeNoop(), kindNoop))
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/deucaliondb/deucalion/internal/plant"
 	"github.com/deucaliondb/deucalion/storage"
 )
 
@@ -36,7 +37,7 @@ func (m Manifest) Bytes() int64 {
 // ParseManifest checks and decodes the content of a manifest file.
 func ParseManifest(b []byte) (Manifest, error) {
 	body, sum, ok := bytes.Cut(b, []byte("\n"))
-	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(body, castagnoli)) {
+	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(body, castagnoli)) && !plant.IgnoreChecksum {
 		return Manifest{}, fmt.Errorf("%w: %s does not match its checksum", ErrSnapshot, ManifestName)
 	}
 	var m Manifest
@@ -44,8 +45,8 @@ func ParseManifest(b []byte) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("%w: %s: %w", ErrSnapshot, ManifestName, err)
 	}
 	if m.Version < 1 || m.Version > snapshotVersion {
-		return Manifest{}, fmt.Errorf("%w: %s has format version %d, this node knows 1 to %d and must be upgraded",
-			ErrSnapshot, ManifestName, m.Version, snapshotVersion)
+		return Manifest{}, fmt.Errorf("%w, %w: %s has format version %d, this node knows 1 to %d and must be upgraded",
+			ErrSnapshot, ErrNewer, ManifestName, m.Version, snapshotVersion)
 	}
 	if m.State.Path != stateName {
 		return Manifest{}, fmt.Errorf("%w: state file is named %q", ErrSnapshot, m.State.Path)

@@ -23,6 +23,7 @@ type metrics struct {
 	snapshotPersist  prometheus.Histogram
 	snapshotFailures prometheus.Counter
 	taskFailures     prometheus.Counter
+	digestFailures   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
@@ -49,6 +50,7 @@ func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
 		return 0
 	})
 	gauge("tasks_running", "Cleans and user snapshots under way on this node.", func() float64 { return float64(f.tasks.running()) })
+	gauge("tasks_limit", "Cleans and user snapshots that may be under way at once; further ones are refused.", func() float64 { return maxRunningTasks })
 	m := &metrics{
 		entries:       p.NewCounterVec(opts("entries_applied_total", "Log entries applied since the start."), []string{"kind"}),
 		refused:       p.NewCounterVec(opts("samples_refused_total", "Samples of applied entries that were refused."), []string{"reason"}),
@@ -66,9 +68,13 @@ func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
 		}),
 		snapshotFailures: p.NewCounter(opts("snapshot_failures_total", "Snapshots that could not be written.")),
 		taskFailures:     p.NewCounter(opts("task_failures_total", "Cleans and user snapshots that failed on this node.")),
+		digestFailures:   p.NewCounter(opts("digest_failures_total", "Digests that this node could not compute: it may be unable to read its own data.")),
 	}
 	for _, r := range []Reason{TooOld, OutOfOrder, Duplicate, Invalid} {
 		m.refused.WithLabelValues(r.String())
+	}
+	for _, r := range []string{TooOld.String(), Duplicate.String(), "retry"} {
+		m.predecided.WithLabelValues(r)
 	}
 	return m
 }

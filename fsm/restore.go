@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/deucaliondb/deucalion/internal/fault"
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 // Restore replaces all state by that of the snapshot in dir and publishes its
@@ -28,12 +29,18 @@ func (f *FSM) Restore(dir string) error {
 	if h.Index != m.Index || h.Term != m.Term {
 		return fmt.Errorf("%w: manifest and state are of index %d and %d", ErrSnapshot, m.Index, h.Index)
 	}
+	if err := f.checkLevel(h.Settings); err != nil {
+		f.stop(err)
+		return err
+	}
 	if err := f.store.Reset(filepath.Join(dir, blocksName), m.Blocks, h.Cutoff, h.MaxT); err != nil {
 		return err
 	}
 	fault.Point(fault.RestoreHalf)
 	f.erased.Add(1)
-	f.table.Store(t)
+	if !plant.RestoreKeepsTables || f.table.Load().n.Load() == 0 {
+		f.table.Store(t)
+	}
 	f.settings.Store(&h.Settings)
 	f.maxT.Store(h.MaxT)
 	f.dropHorizon = h.DropHorizon

@@ -143,6 +143,10 @@ func (t *tasks) userSnapshot(s UserSnapshot) {
 		t.start(s.ID, false, func(context.Context) error { return nil })
 		return
 	}
+	if t.f.store.LowDisk() {
+		t.start(s.ID, false, func(context.Context) error { return ErrLowDisk })
+		return
+	}
 	snap, err := t.f.store.Snapshot()
 	if err != nil { // a full disk, say: nothing of the state is lost, only this snapshot is
 		t.start(s.ID, false, func(context.Context) error { return err })

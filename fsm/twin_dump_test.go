@@ -139,9 +139,22 @@ func exemplarDump(w *twin, f *FSM) string {
 }
 
 func tableDump(f *FSM) string {
-	ss := f.table.Load().copy()
-	slices.SortFunc(ss, func(a, b seriesState) int { return int(a.id) - int(b.id) })
-	return fmt.Sprint(f.table.Load().nextID, f.dropHorizon, f.maxT.Load(), f.floor, ss)
+	var rows []string
+	for _, s := range f.table.Load().copy() {
+		rows = append(rows, fmt.Sprintf("%06d %d %s", s.id, s.lastT, s.labels))
+	}
+	slices.Sort(rows)
+	return fmt.Sprintf("next %d, dropped up to %d\n%s", f.table.Load().nextID, f.dropHorizon, strings.Join(rows, "\n"))
+}
+
+// kindDump adds what the model does not know.
+func kindDump(f *FSM) string {
+	var rows []string
+	for _, s := range f.table.Load().copy() {
+		rows = append(rows, fmt.Sprintf("%06d %d", s.id, s.kind))
+	}
+	slices.Sort(rows)
+	return fmt.Sprint(f.floor, f.requests.order, rows)
 }
 
 // dumpDirectory reads a user snapshot as a stock Prometheus would.

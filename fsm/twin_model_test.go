@@ -4,24 +4,22 @@
 package fsm
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
-	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/record"
-	"github.com/prometheus/prometheus/tsdb/tsdbutil"
-	"pgregory.net/rapid"
 
 	"github.com/deucaliondb/deucalion/storage"
 )
@@ -31,25 +29,58 @@ const (
 	numSeries = 24
 )
 
-// twinModel is what the state machine must be: a map.
+// twinModel is what the state machine must be: maps.
 type twinModel struct {
+	lastT       map[int]int64
+	table       map[int]*modelSeries
+	nextID      uint64
+	dropHorizon int64
+	ids         map[int]uint64 // as a proposer knows them, perhaps dropped
+	maxT        int64
+	cutoff      int64
+	settings    Settings
+	exemplars   []modelExemplar // oldest first
+	metadata    map[string][]metadata.Metadata
+	happened    map[string]int
+
+	// mu protects the following, which watchers read.
+	mu      sync.RWMutex
+	index   int64 // of the entry that changes it
 	samples map[int]map[int64]string
-	lastT   map[int]int64
-	ids     map[int]uint64 // as a proposer knows them, perhaps dropped
-	maxT    int64
-	cutoff  int64
-	window  time.Duration
+	lives   map[int]map[int64][]life
+}
+
+// modelSeries is a row of the series table.
+type modelSeries struct {
+	id    uint64
+	lastT int64
+}
+
+// life tells from which entry on a sample was there, and from which on no more.
+type life struct {
+	text     string
+	from, to int64
+}
+
+type modelExemplar struct {
+	series int
+	exemplar.Exemplar
 }
 
 func newModel() *twinModel {
-	return &twinModel{samples: map[int]map[int64]string{}, lastT: map[int]int64{}, ids: map[int]uint64{}, maxT: storage.NoTime, cutoff: storage.NoTime}
+	return &twinModel{
+		samples: map[int]map[int64]string{}, lives: map[int]map[int64][]life{}, lastT: map[int]int64{}, table: map[int]*modelSeries{},
+		ids: map[int]uint64{}, nextID: 1, dropHorizon: storage.NoTime, maxT: storage.NoTime, cutoff: storage.NoTime,
+		metadata: map[string][]metadata.Metadata{},
+	}
 }
 
-// genSample is a drawn sample.
-type genSample struct {
-	series int
-	sample storage.Sample
-	known  bool
+// next changes the model by the entry that w is about to apply.
+func (m *twinModel) next(w *twin, change func(*twinModel)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.index = int64(len(w.log) + 1)
+	change(m)
 }
 
 func seriesLabels(i int) labels.Labels {
@@ -67,90 +98,8 @@ func refSeries(pos int, ls labels.Labels) record.RefSeries {
 	return record.RefSeries{Ref: chunks.HeadSeriesRef(pos), Labels: ls}
 }
 
-// drawSamples draws one request: at most one sample a series and time, sorted as
-// a Batch does.
-func (w *twin) drawSamples() []genSample {
-	type key struct {
-		series int
-		t      int64
-	}
-	seen := map[key]bool{}
-	var out []genSample
-	for range rapid.IntRange(5, 60).Draw(w.T, "samples") {
-		i := rapid.IntRange(0, numSeries-1).Draw(w.T, "series")
-		t := w.now - int64(i%5)*20*minute // some series lag behind
-		switch rapid.IntRange(0, 7).Draw(w.T, "when") {
-		case 0:
-			t -= rapid.Int64Range(0, 200*minute).Draw(w.T, "late")
-		case 1:
-			t = t / (5 * minute) * (5 * minute) // likely to collide
-		case 2:
-			t += rapid.Int64Range(0, minute).Draw(w.T, "jitter")
-		}
-		if k := (key{i, t}); !seen[k] {
-			seen[k] = true
-			out = append(out, genSample{series: i, sample: w.drawSample(i, t)})
-		}
-	}
-	slices.SortFunc(out, func(a, b genSample) int {
-		if a.series != b.series {
-			return a.series - b.series
-		}
-		return int(a.sample.T - b.sample.T)
-	})
-	return out
-}
-
-func (w *twin) drawSample(series int, t int64) storage.Sample {
-	x := storage.Sample{T: t}
-	v := rapid.Int64Range(0, 4).Draw(w.T, "value")
-	if rapid.IntRange(0, 19).Draw(w.T, "stale") == 0 {
-		x.V = math.Float64frombits(value.StaleNaN)
-		return x
-	}
-	kind := series % 8
-	if rapid.IntRange(0, 29).Draw(w.T, "change type") == 0 {
-		kind = int(v)
-	}
-	switch kind {
-	case 3:
-		x.H = tsdbutil.GenerateTestHistogram(v)
-	case 4:
-		x.FH = tsdbutil.GenerateTestFloatHistogram(v)
-	case 5:
-		x.H = tsdbutil.GenerateTestCustomBucketsHistogram(v)
-	case 6:
-		x.FH = tsdbutil.GenerateTestCustomBucketsFloatHistogram(v)
-	case 7:
-		x.H = tsdbutil.GenerateTestGaugeHistogram(v)
-		if v == 2 {
-			x.H = &histogram.Histogram{Count: 3, Sum: 1, PositiveSpans: []histogram.Span{{Offset: 5, Length: 2}}, PositiveBuckets: []int64{2, -1}}
-		}
-	default:
-		x.V = float64(v)
-	}
-	return x
-}
-
-// addExtras puts some exemplars and metadata into an entry.
-func (w *twin) addExtras(e *appendEntry) {
-	if len(e.known.floats) > 0 && w.chance(40, "exemplar") {
-		e.known.exemplars = append(e.known.exemplars, record.RefExemplar{
-			Ref: e.known.floats[0].Ref, T: w.now, V: 1, Labels: labels.FromStrings("trace", fmt.Sprint(rapid.IntRange(0, 5).Draw(w.T, "trace"))),
-		})
-	}
-	if len(e.fresh.floats) > 0 && w.chance(40, "exemplar") {
-		e.fresh.exemplars = append(e.fresh.exemplars, record.RefExemplar{Ref: e.fresh.floats[0].Ref, T: w.now, V: 2})
-	}
-	if w.chance(10, "metadata") {
-		e.metadata = append(e.metadata, familyMetadata{fmt.Sprint("m", rapid.IntRange(0, 3).Draw(w.T, "family")), metadata.Metadata{
-			Type: "counter", Help: fmt.Sprint("help ", rapid.IntRange(0, 12).Draw(w.T, "help")),
-		}})
-	}
-}
-
-// verdicts applies an append and returns what must be refused.
-func (m *twinModel) verdicts(e *appendEntry, series func(known bool, ref uint64) int) (out []Refusal) {
+// append applies an append entry and returns what must be refused.
+func (m *twinModel) append(e *appendEntry) (out []Refusal) {
 	type pending struct {
 		pos    uint32
 		series int
@@ -159,7 +108,7 @@ func (m *twinModel) verdicts(e *appendEntry, series func(known bool, ref uint64)
 	var all []pending
 	one := func(known bool) func(chunks.HeadSeriesRef, storage.Sample) error {
 		return func(ref chunks.HeadSeriesRef, x storage.Sample) error {
-			all = append(all, pending{uint32(len(all)), series(known, uint64(ref)), x})
+			all = append(all, pending{uint32(len(all)), m.seriesOf(e, known, ref), x})
 			return nil
 		}
 	}
@@ -178,33 +127,69 @@ func (m *twinModel) verdicts(e *appendEntry, series func(known bool, ref uint64)
 		}
 	}
 	slices.SortFunc(out, func(a, b Refusal) int { return int(a.Pos) - int(b.Pos) })
+	for _, x := range e.known.exemplars {
+		m.exemplar(m.seriesOf(e, true, x.Ref), x)
+	}
+	for _, x := range e.fresh.exemplars {
+		m.exemplar(m.seriesOf(e, false, x.Ref), x)
+	}
+	for _, x := range e.metadata {
+		m.describe(x)
+	}
 	return out
 }
 
-func (m *twinModel) sample(s int, x storage.Sample) Reason {
-	floor := m.cutoff
-	if m.maxT != storage.NoTime {
-		floor = max(floor, m.maxT-max(m.window.Milliseconds(), 60*minute))
+// seriesOf returns -1 for a series that is in no table.
+func (m *twinModel) seriesOf(e *appendEntry, known bool, ref chunks.HeadSeriesRef) int {
+	if !known {
+		return seriesNumber(e.series[ref].Labels)
 	}
+	for i, s := range m.table {
+		if s.id == uint64(ref) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (m *twinModel) floor() int64 {
+	if m.maxT == storage.NoTime {
+		return m.cutoff
+	}
+	return max(m.cutoff, m.maxT-max(m.settings.OutOfOrderWindow.Milliseconds(), 60*minute))
+}
+
+func (m *twinModel) sample(s int, x storage.Sample) Reason {
 	last, ok := m.lastT[s]
 	switch old, found := m.samples[s][x.T]; {
-	case x.T < floor:
+	case x.T < m.floor():
 		return TooOld
 	case found && old == text(x):
 		return Accepted
 	case found:
 		return Duplicate
-	case ok && x.T <= last && m.window == 0:
+	case ok && x.T <= last && m.settings.OutOfOrderWindow == 0:
 		return OutOfOrder
 	}
 	if m.samples[s] == nil {
-		m.samples[s] = map[int64]string{}
+		m.samples[s], m.lives[s] = map[int64]string{}, map[int64][]life{}
 	}
 	m.samples[s][x.T] = text(x)
+	m.lives[s][x.T] = append(m.lives[s][x.T], life{text(x), m.index, math.MaxInt64})
 	if !ok || x.T > last {
 		m.lastT[s] = x.T
 	}
 	m.maxT = max(m.maxT, x.T)
+	row := m.table[s]
+	if row == nil { // it may be an old one that was dropped: its id is never used again
+		if ok {
+			m.happened["dropped series written again"]++
+		}
+		row = &modelSeries{m.nextID, m.dropHorizon}
+		m.table[s] = row
+		m.nextID++
+	}
+	row.lastT = max(row.lastT, x.T)
 	return Accepted
 }
 
@@ -217,36 +202,114 @@ func (m *twinModel) delete(d Delete) {
 		}
 		for t := range ts {
 			if d.Mint <= t && t <= d.Maxt {
-				delete(ts, t)
+				m.remove(s, t)
 			}
 		}
 	}
 }
 
-// learn and forget keep the proposer's copy of the series table.
-func (m *twinModel) learn(t *table) {
-	for i := range numSeries {
-		if s := t.byLabels(seriesLabels(i)); s != nil {
-			m.ids[i] = s.id
+func (m *twinModel) remove(s int, t int64) {
+	delete(m.samples[s], t)
+	ls := m.lives[s][t]
+	ls[len(ls)-1].to = m.index
+}
+
+// retain removes what is below a cutoff, and drops idle series.
+func (m *twinModel) retain(cutoff int64) {
+	m.cutoff = max(m.cutoff, cutoff)
+	for s, ts := range m.samples {
+		for t := range ts {
+			if t < m.cutoff {
+				m.remove(s, t)
+			}
+		}
+	}
+	floor := m.floor()
+	for s, row := range m.table {
+		if row.lastT < floor {
+			delete(m.table, s)
+			m.dropHorizon = max(m.dropHorizon, floor-1)
+			m.happened["series dropped"]++
 		}
 	}
 }
 
-func (m *twinModel) forget(t *table) {
-	for i, id := range m.ids {
-		if t.byID(id) == nil {
+func (m *twinModel) set(s Settings) {
+	if m.settings.ClusterID != "" {
+		s.ClusterID = m.settings.ClusterID // never changes
+	}
+	m.settings = s
+	if m.maxT != storage.NoTime && m.floor() <= m.dropHorizon {
+		m.happened["window widened after a drop"]++
+	}
+	m.exemplars = m.exemplars[max(0, len(m.exemplars)-int(s.MaxExemplars)):]
+}
+
+// exemplar adds an exemplar as Prometheus does: not older than the newest of its series,
+// and not the same again.
+func (m *twinModel) exemplar(s int, r record.RefExemplar) {
+	switch {
+	case m.table[s] == nil:
+		m.happened["exemplar of a dropped series"]++
+		return
+	case m.settings.MaxExemplars == 0 || len(r.Labels.Get("trace"))+len("trace") > exemplar.ExemplarMaxLabelSetLength:
+		return
+	}
+	x := exemplar.Exemplar{Labels: r.Labels, Value: r.V, Ts: r.T, HasTs: true}
+	for _, old := range slices.Backward(m.exemplars) {
+		if old.series != s {
+			continue
+		}
+		if c := cmp.Or(cmp.Compare(x.Ts, old.Ts), cmp.Compare(x.Value, old.Value), cmp.Compare(x.Labels.Hash(), old.Labels.Hash())); c <= 0 {
+			return
+		}
+		break
+	}
+	m.exemplars = append(m.exemplars, modelExemplar{s, x})
+	m.exemplars = m.exemplars[max(0, len(m.exemplars)-int(m.settings.MaxExemplars)):]
+}
+
+func (m *twinModel) describe(x familyMetadata) {
+	old := m.metadata[x.family]
+	if !slices.Contains(old, x.Metadata) {
+		old = append(slices.Clone(old), x.Metadata)
+		m.metadata[x.family] = old[max(0, len(old)-maxPerFamily):]
+	}
+}
+
+// learn and forget keep the proposer's copy of the series table.
+func (m *twinModel) learn() {
+	for i, s := range m.table {
+		m.ids[i] = s.id
+	}
+}
+
+func (m *twinModel) forget() {
+	for i := range m.ids {
+		if m.table[i] == nil {
 			delete(m.ids, i)
 		}
 	}
 }
 
-func (m *twinModel) seriesOf(id uint64) int {
-	for i, x := range m.ids {
-		if x == id {
-			return i
+func (m *twinModel) exemplarDump() string {
+	lines := map[int]string{}
+	for _, x := range m.exemplars {
+		if lines[x.series] == "" {
+			lines[x.series] = seriesLabels(x.series).String()
 		}
+		lines[x.series] += " " + exemplarText(x.Exemplar)
 	}
-	return -1
+	return strings.Join(slices.Sorted(maps.Values(lines)), "\n")
+}
+
+func (m *twinModel) tableDump() string {
+	var rows []string
+	for i, s := range m.table {
+		rows = append(rows, fmt.Sprintf("%06d %d %s", s.id, s.lastT, seriesLabels(i)))
+	}
+	slices.Sort(rows)
+	return fmt.Sprintf("next %d, dropped up to %d\n%s", m.nextID, m.dropHorizon, strings.Join(rows, "\n"))
 }
 
 func (m *twinModel) dump(mint, maxt int64) string {
@@ -255,7 +318,7 @@ func (m *twinModel) dump(mint, maxt int64) string {
 	for _, s := range ids {
 		line := ""
 		for _, t := range slices.Sorted(maps.Keys(m.samples[s])) {
-			if t >= max(mint, m.cutoff) && t <= maxt {
+			if t >= mint && t <= maxt {
 				line += fmt.Sprintf(" %d=%s", t, m.samples[s][t])
 			}
 		}
@@ -270,7 +333,7 @@ func (m *twinModel) labels(mint, maxt int64, name string) (names, values []strin
 	n, v := map[string]bool{}, map[string]bool{}
 	for s, ts := range m.samples {
 		for t := range ts {
-			if t >= max(mint, m.cutoff) && t <= maxt {
+			if t >= mint && t <= maxt {
 				v[seriesLabels(s).Get(name)] = true
 				seriesLabels(s).Range(func(l labels.Label) { n[l.Name] = true })
 			}

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -22,23 +24,51 @@ import (
 )
 
 // The twin test (DESIGN.md section 11.1): one random log, several state machines
-// that freeze, flush, merge, clean, crash and restore at different moments, and
-// a trivial model. Verdicts and content must be equal, always.
+// that freeze, flush, merge, clean, crash, restore and borrow snapshots at different
+// moments, some while they are queried, and a trivial model. Verdicts and content
+// must be equal, always.
 //
-//	DEUCALION_TWIN_RUNS=100 DEUCALION_TWIN_ENTRIES=200 go test ./fsm -run TestTwin
-//	go test ./fsm -run TestTwin -rapid.seed=N    # the seed that a failure prints
+//	DEUCALION_TWIN_RUNS=100 DEUCALION_TWIN_ENTRIES=200 go test -timeout 2h ./fsm -run TestTwin
+//	DEUCALION_TWIN_ENTRIES=200 go test ./fsm -run TestTwin -rapid.seed=N    # as a failure prints
 func TestTwin(t *testing.T) {
 	runs, entries := envInt("DEUCALION_TWIN_RUNS", 5), envInt("DEUCALION_TWIN_ENTRIES", 120)
 	if testing.Short() {
 		runs, entries = envInt("DEUCALION_TWIN_RUNS", 1), envInt("DEUCALION_TWIN_ENTRIES", 60)
 	}
 	require.NoError(t, setRapidChecks(runs))
-	run := 0
-	rapid.Check(t, func(rt *rapid.T) {
-		newTwin(rt, t).run(entries)
-		run++
-		t.Logf("run %d of %d entries: all replicas equal", run, entries)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("To reproduce: DEUCALION_TWIN_ENTRIES=%d go test ./fsm -run '^TestTwin$' with the -rapid.seed or -rapid.failfile that rapid prints", entries)
+		}
 	})
+	// Each flush and merge allocates buffers of megabytes for a few hundred samples.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	run, happened := 0, map[string]int{}
+	var first sync.Once
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newTwin(rt, t)
+		w.onError = func(format string, args ...any) {
+			first.Do(func() { t.Logf(format, args...) })
+		}
+		w.run(entries)
+		run++
+		t.Logf("run %d of %d entries: all replicas equal; %v", run, entries, w.happened)
+		for what, n := range w.happened {
+			happened[what] += n
+		}
+	})
+	if !t.Failed() && run*entries >= 600 { // else chance may miss some
+		for _, what := range rareEvents {
+			require.NotZero(t, happened[what], "never happened: %s", what)
+		}
+	}
+}
+
+// rareEvents are what a log must be steered to; a change of the generator must not lose them.
+var rareEvents = []string{
+	"series dropped", "dropped id named", "id of no series named", "sent again with labels", "dropped series written again",
+	"window widened after a drop", "exemplar of a dropped series", "chain of snapshots borrowed", "older snapshot restored", "watched during a restore",
+	"own blocks kept", "missed deletes applied to own blocks",
 }
 
 func envInt(name string, def int) int {
@@ -50,26 +80,39 @@ func envInt(name string, def int) int {
 
 type schedule struct {
 	name                                                string
-	freeze, flush, merge, snapshot, crash, clean, steal int // percent after each entry
-	background                                          bool
-	collide                                             bool // all series share one hash
+	freeze, flush, merge, snapshot, crash, clean, steal int    // percent after each entry
+	background                                          bool   // flush and merge on goroutines of their own
+	watch                                               bool   // queried all the time
+	classes                                             uint64 // of series that share one hash; 0: as in production
 }
 
 var schedules = []schedule{
 	{name: "plain"},
 	{name: "freezer", freeze: 20, flush: 20, merge: 5},
-	{name: "crasher", freeze: 5, flush: 10, merge: 5, snapshot: 6, crash: 5, clean: 2, collide: true},
+	{name: "crasher", freeze: 5, flush: 10, merge: 5, snapshot: 6, crash: 5, clean: 2, classes: 1},
 	{name: "cleaner", freeze: 10, flush: 30, merge: 30, clean: 20, snapshot: 5},
-	{name: "borrower", freeze: 2, flush: 10, crash: 3, steal: 4},
-	{name: "background", background: true, crash: 1, snapshot: 3, clean: 5},
+	{name: "borrower", freeze: 5, flush: 10, merge: 5, crash: 2, snapshot: 4, steal: 6, watch: true, classes: 3},
+	{name: "background", background: true, crash: 1, snapshot: 3, clean: 5, steal: 2, watch: true, classes: 7},
 }
+
+// maxSnaps is how many snapshots a replica keeps, like the store of package cluster.
+const maxSnaps = 3
 
 type replica struct {
 	schedule
-	f         *FSM
-	dir       string
-	snap      string // newest snapshot
-	snapIndex int
+	dir   string
+	snaps []snap // oldest first
+
+	// What its watcher needs to know.
+	mu       sync.RWMutex // held to write while f is exchanged
+	f        *FSM
+	restores atomic.Int64 // begun and ended ones; odd while one is under way
+	low      atomic.Int64 // index that the restore under way goes back to
+}
+
+type snap struct {
+	dir   string
+	index int
 }
 
 type twin struct {
@@ -81,18 +124,34 @@ type twin struct {
 	now      int64
 	n        int // for names
 	previous []genSample
+	begun    atomic.Int64 // newest entry that a replica may have begun to apply
+	happened map[string]int
+	watchers []*watcher
+	onError  func(format string, args ...any)
+}
+
+// Errorf shows the first failure at once: rapid repeats the run to tell of it, and with goroutines that may go well.
+func (w *twin) Errorf(format string, args ...any) {
+	w.Helper()
+	w.onError(format, args...)
+	w.T.Errorf(format, args...)
 }
 
 func newTwin(rt *rapid.T, t *testing.T) *twin {
 	dir, err := os.MkdirTemp(t.TempDir(), "twin")
 	require.NoError(rt, err)
-	w := &twin{T: rt, dir: dir, model: newModel(), now: 10_000 * minute}
+	w := &twin{T: rt, dir: dir, model: newModel(), now: 10_000 * minute, happened: map[string]int{}}
+	w.model.happened = w.happened
 	for _, s := range schedules {
 		r := &replica{schedule: s, dir: filepath.Join(dir, s.name)}
-		w.open(r, "")
+		r.f = w.open(r, "")
 		w.replicas = append(w.replicas, r)
 	}
+	w.watchers = w.startWatchers()
 	rt.Cleanup(func() {
+		for _, x := range w.watchers {
+			x.stop()
+		}
 		for _, r := range w.replicas {
 			r.f.Close()
 		}
@@ -101,17 +160,17 @@ func newTwin(rt *rapid.T, t *testing.T) *twin {
 	return w
 }
 
-func (w *twin) open(r *replica, from string) {
+func (w *twin) open(r *replica, from string) *FSM {
 	o := Options{Dir: r.dir, Storage: storage.Options{Manual: !r.background}}
 	if r.background {
 		o.Storage.FreezeSpan, o.Storage.FreezeSamples = 20*time.Minute, 100
 	}
-	if r.collide {
-		o.hash = func(labels.Labels) uint64 { return 42 }
+	if r.classes > 0 {
+		o.hash = func(ls labels.Labels) uint64 { return ls.Hash() % r.classes }
 	}
 	f, err := Open(o, from)
 	require.NoError(w, err)
-	r.f = f
+	return f
 }
 
 func (w *twin) chance(percent int, label string) bool {
@@ -119,17 +178,28 @@ func (w *twin) chance(percent int, label string) bool {
 }
 
 func (w *twin) run(entries int) {
-	w.apply(EncodeSettings(Settings{MaxExemplars: 50}), nil, false)
+	w.settings(Settings{MaxExemplars: 50, ClusterID: "twin"})
 	for i := range entries {
 		w.step()
 		for _, r := range w.replicas {
 			w.disturb(r)
 		}
+		for _, x := range w.watchers {
+			require.NoError(w, x.err(), "%s: queried while it worked", x.r.name)
+		}
 		if i%20 == 19 || i == entries-1 {
 			w.compare()
 		}
 	}
+	w.compareDigests()
 	w.compareUserSnapshots()
+	for _, x := range w.watchers {
+		x.stop()
+		require.NoError(w, x.err(), "%s: queried while it worked", x.r.name)
+		require.NotZero(w, x.complete, "%s: no look found everything", x.r.name)
+		w.happened["watched during a restore"] += x.during
+		w.happened["watched"] += x.complete
+	}
 }
 
 // apply gives every replica the next entry and compares the results with the
@@ -137,6 +207,10 @@ func (w *twin) run(entries int) {
 func (w *twin) apply(entry []byte, want []Refusal, unknown bool) {
 	w.log = append(w.log, entry)
 	index := uint64(len(w.log))
+	w.begun.Store(int64(index))
+	for _, x := range w.watchers {
+		x.kick()
+	}
 	for _, r := range w.replicas {
 		got := r.f.Apply(index, 1, entry)
 		r.f.Publish(index, 1)
@@ -184,32 +258,110 @@ func (w *twin) snapshot(r *replica) {
 	require.NoError(w, s.Persist(w.Context(), dir))
 	s.Release()
 	require.NoError(w, VerifySnapshot(dir, true))
-	r.snap, r.snapIndex = dir, len(w.log)
+	r.keep(snap{dir, len(w.log)})
 }
 
-// crash loses everything since the newest snapshot and replays the log.
+// keep does not remove the files of what it forgets: others may have borrowed them.
+func (r *replica) keep(s snap) {
+	r.snaps = append(r.snaps, s)
+	r.snaps = r.snaps[max(0, len(r.snaps)-maxSnaps):]
+}
+
+// crash loses everything since a snapshot, mostly the newest one, and replays the log.
 func (w *twin) crash(r *replica) {
+	var from snap
+	if n := len(r.snaps); n > 0 {
+		if n > 1 && w.chance(30, "newest is damaged") {
+			n--
+			w.happened["older snapshot restored"]++
+		}
+		from = r.snaps[n-1]
+	}
+	r.mu.Lock()
 	require.NoError(w, r.f.Close())
-	w.open(r, r.snap)
-	w.replay(r, r.snapIndex)
+	r.f = w.open(r, from.dir)
+	r.restoring(from.index)
+	r.mu.Unlock()
+	w.replay(r, from.index, len(w.log))
+	r.restored()
 }
 
 // steal installs another replica's snapshot into a running state machine, as
-// Raft does with a follower that is far behind.
+// Raft does with a follower that is far behind: perhaps an old one, the log after
+// it, and then, because it took too long, a newer one.
 func (w *twin) steal(r *replica) {
-	from := w.replicas[2]
-	if from.snap == "" {
+	from := w.replicas[rapid.IntRange(0, len(w.replicas)-1).Draw(w.T, "from")]
+	if len(from.snaps) == 0 {
 		return
 	}
-	require.NoError(w, r.f.Restore(from.snap))
-	w.replay(r, from.snapIndex)
-	r.snap, r.snapIndex = from.snap, from.snapIndex
+	first := rapid.IntRange(0, len(from.snaps)-1).Draw(w.T, "first")
+	chain := slices.Clone(from.snaps[first:])
+	slices.SortFunc(chain, func(a, b snap) int { return a.index - b.index }) // it may have borrowed an older one itself
+	if !w.chance(50, "chain") {
+		chain = chain[:1]
+	}
+	r.restoring(chain[0].index)
+	for i, s := range chain {
+		if w.chance(60, "own blocks") {
+			s.dir = w.assemble(r, s)
+		}
+		require.NoError(w, r.f.Restore(s.dir))
+		to := len(w.log)
+		if i+1 < len(chain) {
+			to = rapid.IntRange(s.index, chain[i+1].index).Draw(w.T, "to")
+			w.happened["chain of snapshots borrowed"]++
+		}
+		w.replay(r, s.index, to)
+		r.keep(s)
+	}
+	r.restored()
+	w.happened["snapshot borrowed"]++
 }
 
-func (w *twin) replay(r *replica, from int) {
+// assemble makes the snapshot s out of blocks of s and of the newest snapshot of r
+// that is not newer, as a catch-up over the network does.
+func (w *twin) assemble(r *replica, s snap) string {
+	var b *Base
+	for _, own := range r.snaps {
+		if own.index <= s.index && (b == nil || uint64(own.index) >= b.Index()) {
+			var err error
+			b, err = OpenBase(w.Context(), own.dir)
+			require.NoError(w, err)
+		}
+	}
+	m, err := ReadManifest(s.dir)
+	require.NoError(w, err)
+	c, err := PlanCatchUp(m, filepath.Join(s.dir, stateName), b)
+	require.NoError(w, err)
+	if len(c.Keep) > 0 {
+		w.happened["own blocks kept"]++
+	}
+	if len(c.deletes) > 0 {
+		w.happened["missed deletes applied to own blocks"]++
+	}
+	dst, err := os.MkdirTemp(w.dir, "assembled-")
+	require.NoError(w, err)
+	require.NoError(w, c.Assemble(w.Context(), dst, filepath.Join(s.dir, blocksName), filepath.Join(s.dir, stateName)))
+	require.NoError(w, VerifySnapshot(dst, true))
+	return dst
+}
+
+func (r *replica) restoring(index int) {
+	r.low.Store(int64(index))
+	r.restores.Add(1)
+}
+
+func (r *replica) restored() { r.restores.Add(1) }
+
+func (w *twin) replay(r *replica, from, to int) {
 	index, _ := r.f.Applied()
 	require.EqualValues(w, from, index, r.name)
-	for i := from; i < len(w.log); i++ {
+	for i := from; i < to; i++ {
+		for _, x := range w.watchers {
+			if x.r == r {
+				x.kick()
+			}
+		}
 		r.f.Apply(uint64(i+1), 1, w.log[i])
 		r.f.Publish(uint64(i+1), 1)
 	}
@@ -231,12 +383,17 @@ func (w *twin) compare() {
 			require.Equal(w, values, gotValues, "%s: label values in %v", r.name, rg)
 		}
 	}
-	first := w.replicas[0].f
+	for _, r := range w.replicas {
+		require.Equal(w, w.model.exemplarDump(), exemplarDump(w, r.f), "%s: exemplars", r.name)
+		require.Equal(w, w.model.metadata, r.f.MetricMetadata(), "%s: metadata", r.name)
+		require.Equal(w, w.model.tableDump(), tableDump(r.f), "%s: series table", r.name)
+		require.Equal(w, w.model.settings, r.f.Settings(), "%s: settings", r.name)
+		require.Equal(w, w.model.maxT, r.f.MaxTime(), "%s: largest timestamp", r.name)
+		require.Equal(w, w.model.cutoff, r.f.Cutoff(), "%s: cutoff", r.name)
+	}
+	// Not in the model: which type a series' newest sample has, and with it the type of the stale marker to come.
 	for _, r := range w.replicas[1:] {
-		require.Equal(w, exemplarDump(w, first), exemplarDump(w, r.f), r.name)
-		require.Equal(w, first.MetricMetadata(), r.f.MetricMetadata(), r.name)
-		require.Equal(w, tableDump(first), tableDump(r.f), r.name)
-		require.Equal(w, first.Settings(), r.f.Settings(), r.name)
+		require.Equal(w, kindDump(w.replicas[0].f), kindDump(r.f), r.name)
 	}
 }
 
@@ -248,106 +405,6 @@ func (w *twin) compareUserSnapshots() {
 		require.NoError(w, r.f.WaitTask(w.Context(), "final"), r.name)
 		require.Equal(w, want, dumpDirectory(w, filepath.Join(r.dir, "snapshots", "final")), "%s: user snapshot", r.name)
 	}
-}
-
-// step draws the next entry.
-func (w *twin) step() {
-	switch k := rapid.IntRange(0, 99).Draw(w.T, "kind"); {
-	case k < 5:
-		w.stepDelete()
-	case k < 7:
-		w.stepCutoff()
-	case k < 9:
-		w.stepSettings()
-	case k < 11:
-		w.n++
-		w.apply(EncodeClean(fmt.Sprint("clean-", w.n)), nil, false)
-	case k < 12:
-		w.apply(EncodeNoop(), nil, false)
-	case k < 17 && w.previous != nil:
-		w.stepAppend(slices.Clone(w.previous)) // a client sends a request again
-	default:
-		w.now += rapid.Int64Range(0, 10*minute).Draw(w.T, "advance")
-		w.previous = w.drawSamples()
-		w.stepAppend(slices.Clone(w.previous))
-	}
-}
-
-func (w *twin) stepDelete() {
-	w.n++
-	d := Delete{ID: fmt.Sprint("delete-", w.n), Mint: w.now - rapid.Int64Range(0, 300*minute).Draw(w.T, "mint")}
-	d.Maxt = d.Mint + rapid.Int64Range(0, 120*minute).Draw(w.T, "span")
-	if w.chance(25, "all time") {
-		d.Mint, d.Maxt = storage.NoTime, 1<<62
-	}
-	for range rapid.IntRange(1, 2).Draw(w.T, "selectors") {
-		d.Selectors = append(d.Selectors, []*labels.Matcher{
-			labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, fmt.Sprintf("m[%d%d]", rapid.IntRange(0, 3).Draw(w.T, "m"), rapid.IntRange(0, 3).Draw(w.T, "m"))),
-			labels.MustNewMatcher(labels.MatchEqual, "g", fmt.Sprint(rapid.IntRange(0, 2).Draw(w.T, "g"))),
-		})
-	}
-	e := EncodeDelete(d)
-	w.model.delete(d)
-	w.apply(e, nil, false)
-	if w.chance(20, "retry") { // must have no effect
-		w.apply(e, nil, false)
-	}
-}
-
-func (w *twin) stepCutoff() {
-	t := storage.NoTime // only drops idle series
-	if w.chance(50, "retention") {
-		t = w.now - 400*minute - rapid.Int64Range(0, 100*minute).Draw(w.T, "cutoff")
-		w.model.cutoff = max(w.model.cutoff, t)
-	}
-	w.apply(EncodeCutoff(t), nil, false)
-}
-
-func (w *twin) stepSettings() {
-	s := Settings{
-		OutOfOrderWindow: time.Duration(rapid.SampledFrom([]int{0, 30, 180}).Draw(w.T, "window")) * time.Minute,
-		MaxExemplars:     rapid.SampledFrom([]int64{0, 20, 50}).Draw(w.T, "exemplars"),
-	}
-	w.model.window = s.OutOfOrderWindow
-	w.apply(EncodeSettings(s), nil, false)
-}
-
-// stepAppend encodes samples as a proposer with an old copy of the series table
-// might: some series by id, some with labels.
-func (w *twin) stepAppend(gs []genSample) {
-	e := &appendEntry{}
-	ids := w.replicas[0].f.table.Load()
-	positions := map[int]int{}
-	unknown := false
-	for i := range gs {
-		g := &gs[i]
-		if id := w.model.ids[g.series]; id != 0 && !w.chance(15, "with labels") {
-			g.known = true
-			unknown = unknown || ids.byID(id) == nil
-			e.known.add(refOf(id), g.sample)
-			continue
-		}
-		p, ok := positions[g.series]
-		if !ok {
-			p = len(e.series)
-			positions[g.series] = p
-			e.series = append(e.series, refSeries(p, seriesLabels(g.series)))
-		}
-		e.fresh.add(refOf(uint64(p)), g.sample)
-	}
-	w.addExtras(e)
-	if unknown {
-		w.apply(e.encode(), nil, true)
-		w.model.forget(ids)
-		return
-	}
-	w.apply(e.encode(), w.model.verdicts(e, func(known bool, ref uint64) int {
-		if known {
-			return w.model.seriesOf(ref)
-		}
-		return seriesNumber(e.series[ref].Labels)
-	}), false)
-	w.model.learn(ids)
 }
 
 // setRapidChecks sets the number of runs, which rapid takes from a flag only. An

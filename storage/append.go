@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
+
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 // Ref is a series' place in the active memtable. The zero Ref knows nothing.
@@ -47,7 +49,7 @@ func (s *Store) Appender() Appender {
 // from here on.
 func (a Appender) Append(r *Ref, ls labels.Labels, x Sample) error {
 	ref := r.ref
-	if r.gen != a.m.gen {
+	if r.gen != a.m.gen && !plant.StaleSeriesRef {
 		ref = 0
 	}
 	ref, err := a.app.Append(ref, ls, 0, x.T, x.V, x.H, x.FH, storage.AOptions{})

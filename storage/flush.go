@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 
 	"github.com/deucaliondb/deucalion/internal/fault"
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 const (
@@ -127,7 +128,10 @@ func (s *Store) writeRaw(m *memtable) error {
 		lo, hi := max(p*partition, m.mint), min((p+1)*partition-1, m.maxt)
 		// No tombstones: together with the trimming that the writer does they would
 		// panic (see deleteLocked), and snapshots want the blocks without them.
-		r := &memReader{m: m, mint: lo, maxt: hi, stones: tombstones.NewMemTombstones()}
+		var r tsdb.BlockReader = &memReader{m: m, mint: lo, maxt: hi, stones: tombstones.NewMemTombstones()}
+		if plant.ForgetOutOfOrder {
+			r = tsdb.NewRangeHead(m.head, lo, hi)
+		}
 		ids, err := c.Write(dir, r, lo, hi+1, nil)
 		if err != nil {
 			return fmt.Errorf("flush memtable: %w", err)
@@ -149,14 +153,22 @@ func (s *Store) writeRaw(m *memtable) error {
 // installFlushed swaps a memtable for its blocks, with all its deletes applied.
 func (s *Store) installFlushed(m *memtable) error {
 	s.mu.RLock()
-	dir := s.blocksDir
+	dir, waits := s.blocksDir, slices.Contains(s.frozen, m)
 	s.mu.RUnlock()
+	if !waits { // the store was reset, perhaps by a snapshot that has these very blocks, and dir is theirs
+		return nil
+	}
 	fresh, err := s.openRaw(m, dir)
 	if err != nil {
 		return err
 	}
 	applied := 0
-	pending := func() []deletion { return m.dels[applied:] }
+	pending := func() []deletion {
+		if plant.LoseDeleteAtFlush {
+			return nil
+		}
+		return m.dels[applied:]
+	}
 	for round := 0; ; round++ {
 		s.mu.RLock()
 		dels := slices.Clone(pending())

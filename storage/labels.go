@@ -91,7 +91,7 @@ func (q *querier) witnesses(ctx context.Context, p storage.Querier, ms []*labels
 	missing := func(v string) bool { _, ok := found[v]; return !ok }
 	add := func(v string) bool { found[v] = struct{}{}; return true }
 	h := &storage.SelectHints{Start: q.mint, End: q.maxt, DisableTrimming: true}
-	set := &trimSet{SeriesSet: p.Select(ctx, false, h, ms...), mint: q.mint, maxt: q.maxt}
+	set := &trimSet{SeriesSet: p.Select(ctx, false, h, ms...), mint: q.mint, maxt: q.maxt, note: q.note}
 	var it chunkenc.Iterator
 	for set.Next() {
 		s := set.At()

@@ -14,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/deucaliondb/deucalion/internal/fault"
+	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
 // mergeLoop is the merger.
@@ -21,7 +22,11 @@ func (s *Store) mergeLoop() {
 	defer s.wg.Done()
 	wait := retryMin
 	for s.ctx.Err() == nil {
-		worked, err := s.MergeOne()
+		var worked bool
+		var err error
+		if !s.lowDisk.Load() {
+			worked, err = s.MergeOne()
+		}
 		switch {
 		case err != nil && s.ctx.Err() == nil:
 			s.m.mergeFailures.Inc()
@@ -170,6 +175,9 @@ func (s *Store) installRewritten(j *job, old []*block, made []blockFiles, dir st
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if plant.LoseDeleteAtMerge {
+		j.dels = nil
+	}
 	err := applyAll(j.dels, fresh)
 	gone := slices.ContainsFunc(old, func(b *block) bool { return !slices.Contains(s.blocks, b) })
 	// Retention may have dropped a source: what came of it would come back.

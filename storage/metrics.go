@@ -13,7 +13,8 @@ type metrics struct {
 	freezes, flushes, merges, cleans, deletes prometheus.Counter
 	flushFailures, mergeFailures              prometheus.Counter
 	freezeSeconds, flushSeconds, mergeSeconds prometheus.Histogram
-	stallSeconds                              prometheus.Counter
+	stallSeconds, scrubs                      prometheus.Counter
+	scrubSeconds, damaged                     prometheus.Gauge
 	compactor                                 *tsdb.CompactorMetrics
 }
 
@@ -43,6 +44,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) *metrics {
 		return float64(s.active.head.NumSeries())
 	})
 	gauge("frozen_memtables", "Frozen memtables that wait to be flushed.", func(s *Store) float64 { return float64(len(s.frozen)) })
+	gauge("frozen_memtables_limit", "Frozen memtables at which writes wait for the flusher.", func(*Store) float64 { return maxFrozen })
 	gauge("blocks", "Blocks on disk.", func(s *Store) float64 { return float64(len(s.blocks)) })
 	gauge("blocks_bytes", "Bytes of all blocks on disk.", func(s *Store) float64 { return float64(s.blocksSizeLocked()) })
 	gauge("blocks_with_tombstones", "Blocks that hold deleted samples.", func(s *Store) float64 {
@@ -66,6 +68,9 @@ func newMetrics(reg prometheus.Registerer, s *Store) *metrics {
 		flushSeconds:  seconds("flush_seconds", "Time to write a memtable into blocks."),
 		mergeSeconds:  seconds("merge_seconds", "Time of a merge."),
 		stallSeconds:  counter("freeze_stall_seconds_total", "Time that the applier waited because too many memtables were unflushed."),
+		scrubs:        counter("scrubs_total", "Comparisons of all blocks with their checksums."),
+		scrubSeconds:  f.NewGauge(prometheus.GaugeOpts{Name: "deucalion_storage_scrub_seconds", Help: "Time of the last scrub."}),
+		damaged:       f.NewGauge(prometheus.GaugeOpts{Name: "deucalion_storage_damaged", Help: "1 if a block on the disk is not what was written."}),
 		compactor:     tsdb.NewCompactorMetrics(reg),
 	}
 }

@@ -45,6 +45,14 @@ type Options struct {
 	// cheaper to query, but are dropped later by retention. Default 31 days.
 	MaxBlockSpan time.Duration
 
+	// ScrubInterval is how often all blocks are compared with the checksums that
+	// they were written with, at 32 MiB/s. Zero: never.
+	ScrubInterval time.Duration
+
+	// OnDamage is called, on a goroutine of the store, when a block turns out not
+	// to be what was written. The store goes on: reads of what is damaged fail.
+	OnDamage func(error)
+
 	// Manual switches the background flusher and merger off; the caller calls
 	// FlushOne and MergeOne. For tests that need a schedule of their own.
 	Manual bool
@@ -62,6 +70,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.MaxBlockSpan == 0 {
 		o.MaxBlockSpan = 31 * 24 * time.Hour
+	}
+	if o.OnDamage == nil {
+		o.OnDamage = func(error) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

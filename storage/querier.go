@@ -34,7 +34,7 @@ func (s *Store) querier(mint, maxt int64, exact bool) (*querier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &querier{tiers: ts, parts: qs, mint: mint, maxt: maxt, exact: exact}, nil
+	return &querier{tiers: ts, parts: qs, mint: mint, maxt: maxt, exact: exact, note: s.noteReadError}, nil
 }
 
 // ChunkQuerier returns a chunk querier. Chunks are encoded anew from the exact
@@ -54,6 +54,7 @@ type querier struct {
 	mint, maxt int64
 	exact      bool
 	closed     bool
+	note       func(error) error // of an error that a read has met
 }
 
 func (q *querier) Close() error {
@@ -90,7 +91,7 @@ func (q *querier) Select(ctx context.Context, _ bool, hints *storage.SelectHints
 		return storage.EmptySeriesSet()
 	}
 	set := storage.NewMergeQuerier(q.parts, nil, storage.ChainedSeriesMerge).Select(ctx, true, &h, ms...)
-	trimmed := &trimSet{SeriesSet: set, mint: h.Start, maxt: h.End, exact: q.exact}
+	trimmed := &trimSet{SeriesSet: set, mint: h.Start, maxt: h.End, exact: q.exact, note: q.note}
 	if !exact && limit == 0 {
 		return trimmed
 	}

@@ -32,6 +32,8 @@ type Store struct {
 	compactMu sync.Mutex
 	kickFlush chan struct{}
 	kickMerge chan struct{}
+	kickScrub chan struct{}
+	lowDisk   atomic.Bool
 
 	// mu protects the following.
 	mu        sync.RWMutex
@@ -61,6 +63,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		opts: o, pool: chunkenc.NewPool(), jobs: map[*job]struct{}{}, unlinked: map[*Snapshot]struct{}{},
 		kickFlush: make(chan struct{}, 1), kickMerge: make(chan struct{}, 1),
+		kickScrub: make(chan struct{}, 1),
 	}
 	s.drained = sync.NewCond(&s.mu)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -73,6 +76,10 @@ func Open(o Options) (*Store, error) {
 		s.wg.Add(2)
 		go s.flushLoop()
 		go s.mergeLoop()
+	}
+	if !o.Manual && o.ScrubInterval > 0 {
+		s.wg.Add(1)
+		go s.scrubLoop()
 	}
 	return s, nil
 }
@@ -195,6 +202,16 @@ func (s *Store) closeBlocks() error {
 // SetPosition tells the position in the log of what is appended and deleted from
 // now on. Blocks carry it, see BlockFiles.Pos. Applier only.
 func (s *Store) SetPosition(pos uint64) { s.pos = pos }
+
+// SetLowDisk tells whether the disk is nearly full. While it is, no blocks are
+// merged: a merge needs room for its result before it frees that of its sources.
+func (s *Store) SetLowDisk(low bool) {
+	s.lowDisk.Store(low)
+	s.kick(s.kickMerge)
+}
+
+// LowDisk is what SetLowDisk was told last.
+func (s *Store) LowDisk() bool { return s.lowDisk.Load() }
 
 // Cutoff is the retention limit in milliseconds: samples below it are gone.
 func (s *Store) Cutoff() int64 { return s.cutoff.Load() }

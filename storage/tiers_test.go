@@ -210,6 +210,31 @@ func TestSnapshotOutlivesReset(t *testing.T) {
 	}
 }
 
+// A reset may bring back the very blocks that a flush under way is about to install:
+// the flush must not take them for its own.
+func TestResetWhileFlushing(t *testing.T) {
+	x := manual(t)
+	x.fill("a", base, 10)
+	snap, err := x.Snapshot()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	files, err := snap.Persist(t.Context(), dir)
+	require.NoError(t, err)
+	snap.Release()
+
+	m := x.frozen[0]
+	m.acquire() // as FlushOne does before it writes
+	require.NoError(t, x.Reset(dir, files, NoTime, x.maxT))
+	require.NoError(t, x.installFlushed(m))
+	m.release()
+
+	snap, err = x.Snapshot()
+	require.NoError(t, err)
+	defer snap.Release()
+	_, err = snap.Persist(t.Context(), t.TempDir())
+	require.NoError(t, err)
+}
+
 // A clean snapshot is for a stock Prometheus, which knows neither our cutoff nor
 // two tombstones of one series.
 func TestPersistClean(t *testing.T) {

@@ -16,14 +16,18 @@ type trimSet struct {
 	storage.SeriesSet
 	mint, maxt int64
 	exact      bool
+	note       func(error) error
 }
 
-func (s *trimSet) At() storage.Series { return &trimSeries{s.SeriesSet.At(), s.mint, s.maxt, s.exact} }
+// At implements storage.SeriesSet.
+func (s *trimSet) At() storage.Series { return &trimSeries{s.SeriesSet.At(), s} }
+
+// Err implements storage.SeriesSet.
+func (s *trimSet) Err() error { return s.note(s.SeriesSet.Err()) }
 
 type trimSeries struct {
 	storage.Series
-	mint, maxt int64
-	exact      bool
+	set *trimSet
 }
 
 func (s *trimSeries) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
@@ -31,7 +35,7 @@ func (s *trimSeries) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
 	if !ok {
 		t = &trimIterator{}
 	}
-	*t = trimIterator{Iterator: s.Series.Iterator(t.Iterator), mint: s.mint, maxt: s.maxt, exact: s.exact}
+	*t = trimIterator{Iterator: s.Series.Iterator(t.Iterator), mint: s.set.mint, maxt: s.set.maxt, exact: s.set.exact, note: s.set.note}
 	return t
 }
 
@@ -44,7 +48,11 @@ type trimIterator struct {
 	exact      bool
 	started    bool
 	stale      bool // the current sample is a histogram stale marker, shown as a float
+	note       func(error) error
 }
+
+// Err implements chunkenc.Iterator.
+func (t *trimIterator) Err() error { return t.note(t.Iterator.Err()) }
 
 func (t *trimIterator) Next() chunkenc.ValueType {
 	if !t.started {

@@ -40,6 +40,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Remote write requests answered with 503 because they are not known to be committed.",
 		}),
 	}
+	for _, t := range []string{"float", "histogram", "exemplar"} {
+		m.accepted.WithLabelValues(t)
+	}
+	for _, r := range []fsm.Reason{fsm.TooOld, fsm.OutOfOrder, fsm.Duplicate, fsm.OutOfBounds, fsm.Invalid} {
+		m.refused.WithLabelValues(r.String())
+	}
+	for _, reason := range []string{reasonLabels, reasonHistogram, reasonNoSamples, reasonExemplar} {
+		m.refused.WithLabelValues(reason)
+	}
 	if reg != nil {
 		reg.MustRegister(m.accepted, m.refused, m.invalidLabels, m.malformed, m.unavailable)
 	}

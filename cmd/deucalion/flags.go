@@ -38,9 +38,11 @@ type options struct {
 	dataDir       string
 	retentionTime model.Duration
 	retentionSize units.Base2Bytes
+	minFree       units.Base2Bytes
 
 	remoteRead api.RemoteReadLimits
 
+	scrubInterval  model.Duration
 	lookback       model.Duration
 	queryTimeout   model.Duration
 	maxConcurrency int
@@ -56,11 +58,9 @@ type options struct {
 	peers           []string
 	bootstrapExpect int
 	logStore        string
-
+	digestInterval  model.Duration
 	snapshotMaxRate units.Base2Bytes
-	snapshotLogSize units.Base2Bytes
-	trailingLogSize units.Base2Bytes
-	logSegmentSize  units.Base2Bytes
+	tuning          tuning
 
 	shown map[string]string // all flags and their values, for /api/v1/status/flags
 }
@@ -68,7 +68,7 @@ type options struct {
 // parseFlags reads args. exit is set, and the run over, after --help and --version.
 func parseFlags(args []string, stdout, stderr io.Writer) (o *options, exit *int, err error) {
 	o = &options{}
-	app := kingpin.New("deucalion", "A Prometheus server replicated by Raft.").UsageWriter(stdout).ErrorWriter(stderr)
+	app := kingpin.New("deucalion", "A Prometheus server replicated by Raft.\n\n"+commandsHelp).UsageWriter(stdout).ErrorWriter(stderr)
 	app.Version(version.Print("deucalion"))
 	app.HelpFlag.Short('h')
 	app.Terminate(func(code int) { exit = &code })
@@ -76,6 +76,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (o *options, exit *int,
 	o.storageFlags(app)
 	o.queryFlags(app)
 	o.clusterFlags(app)
+	o.tuning.flags(app)
 	promslogflag.AddFlags(app, &o.log)
 	if _, err := app.Parse(args); err != nil || exit != nil {
 		return nil, exit, err
@@ -115,6 +116,10 @@ func (o *options) storageFlags(app *kingpin.Application) {
 		SetValue(&o.retentionTime)
 	app.Flag("storage.tsdb.retention.size", "Maximum number of bytes that can be stored for blocks. A unit is required, supported units: B, KB, MB, GB, TB, PB, EB. Ex: \"512MB\". Based on powers-of-2, so 1KB is 1024B. Must be the same on all nodes.").
 		BytesVar(&o.retentionSize)
+	app.Flag("storage.scrub-interval", "How often all blocks on the disk are compared with their checksums. 0: never. A node that finds damage restarts and repairs it from the other nodes.").
+		Default("1d").SetValue(&o.scrubInterval)
+	app.Flag("storage.min-free", "Room that this node leaves on the disk. With less, it is not ready, hands the leadership over and takes no samples until there is room again; with less than half of it, it takes part in nothing. 0 switches it off. Units as for \"storage.tsdb.retention.size\".").
+		Default("1GiB").BytesVar(&o.minFree)
 	app.Flag("storage.remote.read-sample-limit", "Maximum overall number of samples to return via the remote read interface, in a single query. 0 means no limit. This limit is ignored for streamed response types.").
 		Default("5e7").SetValue((*sampleLimit)(&o.remoteRead.Samples))
 	app.Flag("storage.remote.read-concurrent-limit", "Maximum number of concurrent remote read calls. 0 means no limit.").
@@ -149,17 +154,12 @@ func (o *options) clusterFlags(app *kingpin.Application) {
 	app.Flag("cluster.peer", "Gossip address of another node. Can be repeated. A name is tried with all of its addresses, again and again.").StringsVar(&o.peers)
 	app.Flag("cluster.bootstrap-expect", "How many nodes form a new cluster, once. Ignored by a node that belongs to one.").
 		Default("1").IntVar(&o.bootstrapExpect)
+	app.Flag("cluster.digest-interval", "How often all nodes compare hashes of their data. 0 switches that off.").
+		Default("1h").SetValue(&o.digestInterval)
 	app.Flag("raft.log-store", "What keeps the Raft log: wal or boltdb. Fixed for the life of the data directory.").
 		Default(cluster.LogStoreWAL).EnumVar(&o.logStore, cluster.LogStoreWAL, cluster.LogStoreBoltDB)
 	app.Flag("cluster.snapshot-max-rate", "Maximum number of bytes per second of Raft snapshots that this node sends to nodes which are too far behind for the log. 0 means no limit. Based on powers-of-2, so 1KB is 1024B.").
 		Default("64MiB").BytesVar(&o.snapshotMaxRate)
-	// Hidden: for tests, which cannot wait for so much log.
-	app.Flag("raft.snapshot-log-size", "Bytes of log after which a Raft snapshot is made.").
-		Hidden().Default("64MiB").BytesVar(&o.snapshotLogSize)
-	app.Flag("raft.trailing-log-size", "Bytes of log that are kept behind a Raft snapshot.").
-		Hidden().Default("64MiB").BytesVar(&o.trailingLogSize)
-	app.Flag("raft.log-segment-size", "Size of a file of the log; what is deleted of the log goes in whole files.").
-		Hidden().Default("64MiB").BytesVar(&o.logSegmentSize)
 }
 
 // check refuses values that parse and still make no sense.
@@ -179,6 +179,14 @@ func (o *options) check() error {
 		return fmt.Errorf("--storage.tsdb.path must not be empty")
 	}
 	return nil
+}
+
+// digestEvery is the interval as package cluster takes it, for which zero is the default.
+func (o *options) digestEvery() time.Duration {
+	if o.digestInterval == 0 {
+		return -1
+	}
+	return time.Duration(o.digestInterval)
 }
 
 // retention is what the two flags say together: 15 days unless one of them is given.

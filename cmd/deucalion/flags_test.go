@@ -38,14 +38,15 @@ func TestFlagDefaults(t *testing.T) {
 		"web.listen-address": "0.0.0.0:9090", "web.read-timeout": "5m", "web.max-connections": "512", "web.external-url": "",
 		"web.cors.origin": ".*", "web.enable-admin-api": "false", "web.enable-remote-write-receiver": "true",
 		"web.remote-write-receiver.accepted-protobuf-messages": "prometheus.WriteRequest,io.prometheus.write.v2.Request",
-		"storage.tsdb.path": "data/", "storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "0B",
+		"storage.tsdb.path": "data/", "storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "0B", "storage.scrub-interval": "1d",
 		"storage.remote.read-sample-limit": "50000000", "storage.remote.read-concurrent-limit": "10", "storage.remote.read-max-bytes-in-frame": "1048576",
 		"query.lookback-delta": "5m", "query.timeout": "2m", "query.max-concurrency": "20", "query.max-samples": "50000000",
 		"query.consistency": "bounded", "query.max-staleness": "10s",
 		"node.id": "", "cluster.listen-address": "0.0.0.0:9190", "cluster.advertise-address": "",
 		"cluster.gossip-listen-address": "0.0.0.0:9191", "cluster.gossip-advertise-address": "",
-		"cluster.peer": "", "cluster.bootstrap-expect": "1", "raft.log-store": "wal",
-		"cluster.snapshot-max-rate": "64MiB", "raft.snapshot-log-size": "64MiB", "raft.trailing-log-size": "64MiB", "raft.log-segment-size": "64MiB",
+		"cluster.peer": "", "cluster.bootstrap-expect": "1", "cluster.digest-interval": "1h", "raft.log-store": "wal",
+		"cluster.snapshot-max-rate": "64MiB", "storage.freeze-samples": "0", "raft.snapshot-entries": "0", "raft.trailing-log-bytes": "0B", "raft.log-segment-bytes": "0B",
+		"raft.snapshot-log-bytes": "0B",
 	}, o.shown)
 }
 

@@ -29,6 +29,11 @@ const (
 // run is the whole program. It returns the exit code when ctx ends, a signal arrives or the node cannot go on.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	setVersion()
+	if len(args) > 0 {
+		if c, ok := command(args[0]); ok {
+			return c(ctx, args[1:], stdout, stderr)
+		}
+	}
 	opts, code, err := parseFlags(args, stdout, stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "Error parsing command line arguments: %s\n", err)

@@ -22,6 +22,7 @@ import (
 	"github.com/deucaliondb/deucalion/api"
 	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/storage"
 )
 
 // node is everything that runs in this process.
@@ -76,7 +77,10 @@ func (n *node) openState(o *options) error {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
 	from, _ := n.snapshots.Latest()
-	n.fsm, err = fsm.Open(fsm.Options{Dir: o.dataDir, Logger: n.logger.With("component", "fsm"), Registerer: n.registry}, from)
+	n.fsm, err = fsm.Open(fsm.Options{
+		Dir: o.dataDir, Logger: n.logger.With("component", "fsm"), Registerer: n.registry,
+		Storage: storage.Options{ScrubInterval: time.Duration(o.scrubInterval), FreezeSamples: o.tuning.freezeSamples},
+	}, from)
 	if err != nil {
 		return err
 	}
@@ -102,14 +106,17 @@ func (n *node) startCluster(o *options, conf *configuration) error {
 		HTTPAddress:            address,
 		Version:                version.Version,
 		LogStore:               o.logStore,
-		LogSegmentBytes:        int(o.logSegmentSize),
-		SnapshotLogBytes:       int64(o.snapshotLogSize),
-		TrailingLogBytes:       int64(o.trailingLogSize),
+		LogSegmentBytes:        int(o.tuning.logSegmentBytes),
+		SnapshotEntries:        o.tuning.snapshotEntries,
+		SnapshotLogBytes:       int64(o.tuning.snapshotLogBytes),
+		TrailingLogBytes:       int64(o.tuning.trailingLogBytes),
 		SnapshotMaxRate:        int64(o.snapshotMaxRate),
 		MaxStaleness:           time.Duration(o.maxStaleness),
 		Settings:               conf.settings,
 		RetentionTime:          keep.time,
 		RetentionSize:          keep.size,
+		MinFree:                int64(o.minFree),
+		DigestInterval:         o.digestEvery(),
 		Logger:                 n.logger.With("component", "cluster"),
 		Registerer:             n.registry,
 		OnFatal:                n.onFatal,

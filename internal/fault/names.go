@@ -9,6 +9,7 @@ type Name string
 // The crash points, in the order in which data pass them.
 const (
 	LogBeforeWrite      Name = "log-before-write"       // a log entry has arrived, nothing is on disk
+	LogHang             Name = "log-hang"               // the same, under the eye of the log's watchdog
 	LogAfterSync        Name = "log-after-sync"         // it is on disk, Raft does not know yet
 	ApplyBefore         Name = "apply-before"           // a batch is committed, not applied
 	ApplyAfter          Name = "apply-after"            // applied, not published
@@ -30,7 +31,7 @@ const (
 // All lists the crash points.
 func All() []Name {
 	return []Name{
-		LogBeforeWrite, LogAfterSync, ApplyBefore, ApplyAfter, FreezeSwapped, FlushBeforeInstall, FlushAfterInstall,
+		LogBeforeWrite, LogHang, LogAfterSync, ApplyBefore, ApplyAfter, FreezeSwapped, FlushBeforeInstall, FlushAfterInstall,
 		DeleteHalf, MergeBeforeInstall, SnapshotLinked, SnapshotBeforeName, SnapshotAfterName, RestoreHalf,
 		CatchUpFetching, CatchUpFetched, CatchUpBeforeCommit, LogAfterTruncate,
 	}

@@ -116,7 +116,7 @@ func equal(t *testing.T, c *local.Cluster) {
 }
 
 func TestCatchUp(t *testing.T) {
-	c := harness.New(t, "--raft.snapshot-log-size=64KB", "--raft.trailing-log-size=1KB", "--raft.log-segment-size=64KB",
+	c := harness.New(t, "--raft.snapshot-log-bytes=64KB", "--raft.trailing-log-bytes=1KB", "--raft.log-segment-bytes=64KB",
 		"--cluster.snapshot-max-rate=500KB")
 	leader := harness.Leader(t, c)
 	behind := c.Followers(leader)[0]

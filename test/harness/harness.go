@@ -23,13 +23,13 @@ import (
 // readyTimeout bounds every wait for a server to become ready.
 const readyTimeout = 60 * time.Second
 
-// Main builds the binary and runs the tests of a package; it is all that their TestMain does.
+// Main builds the binary, with build tags, and runs the tests of a package; it is all that their TestMain does.
 // The binary's path travels to New in DEUCALION_BIN.
-func Main(m *testing.M) {
-	os.Exit(run(m))
+func Main(m *testing.M, tags ...string) {
+	os.Exit(run(m, tags))
 }
 
-func run(m *testing.M) int {
+func run(m *testing.M, tags []string) int {
 	dir, err := os.MkdirTemp("", "deucalion-bin-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -38,7 +38,7 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	bin, err := local.Build(ctx, dir)
+	bin, err := local.Build(ctx, dir, tags...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

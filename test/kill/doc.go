@@ -7,6 +7,9 @@
 // acknowledged sample must be on every node, nothing may be there that was never sent,
 // and the digests of all data must be equal.
 //
+// A second test kills the leader for the time that a failover takes, and a third one stops its process and looks for
+// stale reads when it wakes up.
+//
 // DEUCALION_KILL_LOOPS says how many faults there are (3 by default, "make kill" has
 // 100), DEUCALION_KILL_SEED repeats the choice of faults of an earlier run, which
 // prints its seed, DEUCALION_FAILOVERS how often the leader is killed for the time that

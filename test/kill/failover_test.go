@@ -31,11 +31,11 @@ func TestFailover(t *testing.T) {
 	c := harness.New(t)
 	l := ledger.New("failover")
 	w := l.StartWriters(ledger.Load{
-		Targets: clients(t, c.Nodes), Writers: 6, Series: 20, Samples: 1, Interval: 5 * time.Millisecond, Seed: 1,
+		Targets: harness.Clients(t, c.Nodes), Writers: 6, Series: 20, Samples: 1, Interval: 5 * time.Millisecond, Seed: 1,
 	})
 	defer w.Stop()
 	f := &faults{t: t, cluster: c, ledger: l}
-	for range number(t, "DEUCALION_FAILOVERS", 3) {
+	for range harness.Number(t, "DEUCALION_FAILOVERS", 3) {
 		f.progress(200)
 		leader := harness.Leader(t, c)
 		require.NoError(t, leader.Kill())

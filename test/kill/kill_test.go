@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/deucaliondb/deucalion/test/client"
 	"github.com/deucaliondb/deucalion/test/harness"
 	"github.com/deucaliondb/deucalion/test/ledger"
 	"github.com/deucaliondb/deucalion/test/local"
@@ -22,14 +21,14 @@ const checkEvery = 10
 
 // TestKill is the loop that the package comment describes.
 func TestKill(t *testing.T) {
-	loops := int(number(t, "DEUCALION_KILL_LOOPS", 3))
-	seed := number(t, "DEUCALION_KILL_SEED", rand.Uint64())
+	loops := int(harness.Number(t, "DEUCALION_KILL_LOOPS", 3))
+	seed := harness.Number(t, "DEUCALION_KILL_SEED", rand.Uint64())
 	t.Logf("DEUCALION_KILL_LOOPS=%d DEUCALION_KILL_SEED=%d", loops, seed)
 
 	c := harness.New(t)
 	l := ledger.New("kill")
 	w := l.StartWriters(ledger.Load{
-		Targets: clients(t, c.Nodes), Writers: 4, Series: 10, Samples: 5,
+		Targets: harness.Clients(t, c.Nodes), Writers: 4, Series: 10, Samples: 5,
 		Interval: 40 * time.Millisecond, Seed: seed,
 	})
 	defer w.Stop()
@@ -56,20 +55,11 @@ func check(t *testing.T, c *local.Cluster, l *ledger.Ledger) {
 	require.Empty(t, l.Faults(), "answers other than 2xx, 503 and broken connections")
 	digests := map[string]string{}
 	for _, n := range c.Nodes {
-		data := readAll(t, n)
+		data := harness.ReadAll(t, n)
 		require.Empty(t, l.Check(data, 10), "data of %s", n.Name)
 		digests[n.Name] = data.Digest()
 	}
 	for _, n := range c.Nodes {
 		require.Equal(t, digests[c.Nodes[0].Name], digests[n.Name], "digests: %v", digests)
 	}
-}
-
-func readAll(t *testing.T, n *local.Server) client.Data {
-	t.Helper()
-	cl := n.Client().At(client.Linearizable)
-	defer cl.Close()
-	data, err := cl.ReadAll(t.Context())
-	require.NoError(t, err, "data of %s", n.Name)
-	return data
 }

@@ -142,6 +142,26 @@ func (l *Ledger) Acks() int {
 	return len(l.acks)
 }
 
+// AckedSamples counts the acknowledged samples.
+func (l *Ledger) AckedSamples() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, acked := l.samplesLocked()
+	return acked
+}
+
+func (l *Ledger) samplesLocked() (sent, acked int) {
+	for _, s := range l.series {
+		sent += len(s.times)
+		for _, ok := range s.acked {
+			if ok {
+				acked++
+			}
+		}
+	}
+	return sent, acked
+}
+
 // AckedSince gives the end of the first acknowledgement of an attempt that began at t or later.
 func (l *Ledger) AckedSince(t time.Time) (time.Time, bool) {
 	l.mu.Lock()
@@ -169,15 +189,7 @@ func (l *Ledger) Faults() []string {
 func (l *Ledger) Summary() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	sent, acked := 0, 0
-	for _, s := range l.series {
-		sent += len(s.times)
-		for _, ok := range s.acked {
-			if ok {
-				acked++
-			}
-		}
-	}
+	sent, acked := l.samplesLocked()
 	return fmt.Sprintf("%d series, %d samples sent, %d acknowledged, attempts %v",
 		len(l.series), sent, acked, l.tries)
 }

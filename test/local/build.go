@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// Build compiles cmd/deucalion of this module into dir and returns the path of the binary. The race
-// detector is on when DEUCALION_RACE=1; when DEUCALION_BIN names a binary, that is taken and nothing is built.
-func Build(ctx context.Context, dir string) (string, error) {
+// Build compiles cmd/deucalion of this module into dir, with tags and those that DEUCALION_BUILD_TAGS lists (by commas),
+// and returns the path of the binary. The race detector is on when DEUCALION_RACE=1; when DEUCALION_BIN names a
+// binary, that is taken and nothing is built.
+func Build(ctx context.Context, dir string, tags ...string) (string, error) {
 	if bin := os.Getenv("DEUCALION_BIN"); bin != "" {
 		return filepath.Abs(bin)
 	}
@@ -26,6 +28,12 @@ func Build(ctx context.Context, dir string) (string, error) {
 	args := []string{"build", "-buildvcs=false", "-o", bin}
 	if os.Getenv("DEUCALION_RACE") == "1" {
 		args = append(args, "-race")
+	}
+	if more := os.Getenv("DEUCALION_BUILD_TAGS"); more != "" {
+		tags = append(slices.Clone(tags), strings.Split(more, ",")...)
+	}
+	if len(tags) > 0 {
+		args = append(args, "-tags", strings.Join(tags, ","))
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/deucalion")...)
 	cmd.Dir = filepath.Dir(strings.TrimSpace(string(mod)))

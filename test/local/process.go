@@ -36,8 +36,9 @@ type Process struct {
 	err  error // of Wait; read only after done is closed
 }
 
-// StartProcess runs bin with args, its output appended to the file logPath.
-func StartProcess(bin string, args []string, logPath string) (*Process, error) {
+// StartProcess runs bin with args, its output appended to the file logPath. env, in the form NAME=value, is added to
+// this process's environment.
+func StartProcess(bin string, args []string, logPath string, env ...string) (*Process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func StartProcess(bin string, args []string, logPath string) (*Process, error) {
 	cmd := exec.Command(bin, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// A race report ends the process, so that no test can overlook it.
-	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	cmd.Env = append(append(os.Environ(), "GORACE=halt_on_error=1"), env...)
 	// Its own process group: Ctrl-C in the terminal reaches the tests, which stop it in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p := &Process{cmd: cmd, done: make(chan struct{})}

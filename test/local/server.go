@@ -39,8 +39,9 @@ type Server struct {
 // Client returns a client of the server's API.
 func (s *Server) Client() *client.Client { return client.New("http://" + s.Addr) }
 
-// Start runs the server; it does not wait until it is ready. The error wraps ErrRunning when it runs.
-func (s *Server) Start() error {
+// Start runs the server, with env (NAME=value) added to the environment of this run alone; it does not wait until it
+// is ready. The error wraps ErrRunning when it runs.
+func (s *Server) Start(env ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proc != nil {
@@ -48,7 +49,7 @@ func (s *Server) Start() error {
 			return fmt.Errorf("%s: %w", s.Name, ErrRunning)
 		}
 	}
-	proc, err := StartProcess(s.bin, s.args, s.Log)
+	proc, err := StartProcess(s.bin, s.args, s.Log, env...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.Name, err)
 	}

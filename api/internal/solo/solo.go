@@ -29,10 +29,10 @@ type Node struct {
 
 // State is how the node behaves.
 type State struct {
-	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr error
-	Staleness                                    time.Duration
-	NoLeader                                     bool
-	Panic                                        bool // of Nodes
+	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr, DigestErr error
+	Staleness                                               time.Duration
+	NoLeader                                                bool
+	Panic                                                   bool // of Nodes
 }
 
 // New opens a state machine in a temporary directory.
@@ -115,4 +115,19 @@ func (n *Node) AwaitAll(ctx context.Context, index uint64, task string) error {
 		return err
 	}
 	return n.FSM.WaitTask(ctx, task)
+}
+
+// Digest is equal, for there is one node.
+func (n *Node) Digest(ctx context.Context, ranges []fsm.TimeRange) (*cluster.DigestReport, error) {
+	if err := n.now().DigestErr; err != nil {
+		return nil, err
+	}
+	r, err := n.Propose(ctx, fsm.EncodeDigest(fsm.Digest{ID: "d", Hurry: true, Ranges: ranges}))
+	if err != nil {
+		return nil, err
+	}
+	d, err := n.FSM.WaitDigest(ctx, "d")
+	return &cluster.DigestReport{
+		ID: "d", Index: r.Index, Ranges: ranges, Result: cluster.DigestEqual, Nodes: []cluster.NodeDigest{{ID: n.ID(), Result: &d}},
+	}, err
 }

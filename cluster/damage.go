@@ -1,0 +1,63 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const damageRetry = 10 * time.Second
+
+// watchDamage ends the process when a block on its disk is damaged and the other members are well, so that the next
+// start sets the block aside and gets what was in it from them. Until then, and in a cluster of one, the node goes on:
+// reads of the damaged block fail, and a metric and a log line tell.
+func (n *Node) watchDamage(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-n.fsm.Damaged():
+	}
+	err := n.fsm.Damage()
+	for ctx.Err() == nil {
+		ids := voters(n.servers())
+		if len(ids) == 1 && ids[0] == n.id {
+			n.logger.Error("A block is damaged, and there is no other node to repair it from; restore the data directory from a backup", "err", err)
+			return
+		}
+		if n.othersAreWell(ctx) {
+			if markErr := markVerifyAll(n.cfg.Dir); markErr != nil {
+				n.logger.Error("Cannot ask the next start for a repair", "err", markErr)
+			}
+			n.fatal(fmt.Errorf("%w; the next start repairs it from the other nodes", err))
+			return
+		}
+		n.logger.Error("A block is damaged; this node restarts to repair it once all others are well", "err", err)
+		sleep(ctx, damageRetry)
+	}
+}
+
+// othersAreWell tells whether every other member is there and has no trouble of its own.
+func (n *Node) othersAreWell(ctx context.Context) bool {
+	for _, s := range n.Nodes(ctx) {
+		if s.ID != n.id && (s.Role == RoleUnreachable || s.Err != "") {
+			return false
+		}
+	}
+	return true
+}
+
+func markVerifyAll(dir string) error {
+	f, err := os.Create(filepath.Join(dir, verifyAllName))
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}

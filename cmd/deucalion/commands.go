@@ -1,0 +1,25 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"io"
+)
+
+// commandsHelp is part of the help text: the commands are no part of the server's flags, so that none of its flags
+// appears in theirs.
+const commandsHelp = `Without a command it is a server. Commands, each with a --help of its own:
+  deucalion digest   compare the data of all nodes`
+
+type commandFunc func(ctx context.Context, args []string, stdout, stderr io.Writer) int
+
+// command finds what the first argument names, if it is not a flag of the server.
+func command(name string) (commandFunc, bool) {
+	switch name {
+	case "digest":
+		return runDigest, true
+	}
+	return nil, false
+}

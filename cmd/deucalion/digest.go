@@ -1,0 +1,125 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/deucaliondb/deucalion/cluster"
+)
+
+// Exit codes of deucalion digest, as those of diff.
+const (
+	exitEqual     = 0
+	exitDifferent = 1
+	exitTrouble   = 2
+)
+
+// runDigest is deucalion digest: it asks a node to have all nodes compare their data, and shows what each has found.
+func runDigest(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var code *int
+	app := kingpin.New("deucalion digest", "Compare hashes of what all nodes of a cluster hold at one log index. The server must run with --web.enable-admin-api. "+
+		"Exits with 0 if the data are equal, 1 if nodes differ, 2 if they could not be compared.").UsageWriter(stdout).ErrorWriter(stderr)
+	app.HelpFlag.Short('h')
+	app.Terminate(func(c int) { code = &c })
+	base := app.Flag("url", "Address of any node.").Default("http://localhost:9090").URL()
+	start := app.Flag("start", "Compare samples from this time on (RFC 3339 or Unix seconds). Default: from the first.").String()
+	end := app.Flag("end", "Compare samples up to this time (RFC 3339 or Unix seconds). Default: to the last.").String()
+	if _, err := app.Parse(args); err != nil {
+		fmt.Fprintf(stderr, "Error parsing command line arguments: %s\n", err)
+		return exitTrouble
+	}
+	if code != nil {
+		return *code
+	}
+	report, err := fetchDigest(ctx, *base, *start, *end)
+	if err != nil {
+		fmt.Fprintf(stderr, "Error comparing the data: %s\n", err)
+		return exitTrouble
+	}
+	printDigest(stdout, report)
+	switch report.Result {
+	case cluster.DigestEqual:
+		return exitEqual
+	case cluster.DigestMismatch:
+		return exitDifferent
+	default:
+		return exitTrouble
+	}
+}
+
+func fetchDigest(ctx context.Context, base *url.URL, start, end string) (*cluster.DigestReport, error) {
+	form := url.Values{}
+	for name, value := range map[string]string{"start": start, "end": end} {
+		if value != "" {
+			form.Set(name, value)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base.JoinPath("api/v1/admin/cluster/digest").String(), strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Error string                `json:"error"`
+		Data  *cluster.DigestReport `json:"data"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("%s answers %s: %q", req.URL, resp.Status, body[:min(len(body), 200)])
+	}
+	if answer.Error != "" || answer.Data == nil {
+		return nil, fmt.Errorf("%s answers %s: %s", req.URL, resp.Status, answer.Error)
+	}
+	return answer.Data, nil
+}
+
+func printDigest(w io.Writer, r *cluster.DigestReport) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tVERDICT\tSERIES\tSAMPLES\tHASH\tTABLES\tSECONDS")
+	for _, n := range r.Nodes {
+		verdict := "ok"
+		switch {
+		case n.Differs:
+			verdict = "DIFFERS"
+		case n.Result == nil:
+			fmt.Fprintf(t, "%s\tmissing: %s\n", n.ID, n.Missing)
+			continue
+		case n.Result.Err != "":
+			fmt.Fprintf(t, "%s\terror: %s\n", n.ID, n.Result.Err)
+			continue
+		}
+		for _, x := range n.Result.Ranges {
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%.3f\n", n.ID, verdict, x.Series, x.Samples, x.Hash, n.Result.StateHash, n.Result.Seconds)
+		}
+	}
+	_ = t.Flush() // stdout is gone if this fails
+	fmt.Fprintf(w, "%s at log index %d", r.Result, r.Index)
+	if len(r.Differing) > 0 {
+		fmt.Fprintf(w, ": %s", strings.Join(r.Differing, ", "))
+	}
+	fmt.Fprintln(w)
+}

@@ -1,0 +1,7 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package deploy holds the dashboard and the alerts in deploy/ against what three real
+// nodes under load tell at /metrics: every name and label in their expressions is
+// there, every panel shows something, and no alert fires on a healthy cluster.
+package deploy

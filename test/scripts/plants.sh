@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Copyright The Deucalion Authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# plants.sh [DEFECT...]: switches on the planted defects of internal/plant one after the other and runs for each the
+# suite that must find it. Every suite is run once without a defect first and must be green. A defect that stays
+# green, or that only hangs, fails the run: a test is missing.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+
+# defect, package, tests, environment of the suite
+plants='
+ack-before-commit     cluster     TestPartitions                  DEUCALION_PARTITION_TIME=20s
+unconfirmed-leader    test/kill   TestPausedLeader                -
+publish-early         cluster     TestPartitions                  DEUCALION_PARTITION_TIME=20s
+stale-linearizable    cluster     TestReadIndexSeesEarlierWrites  -
+heartbeat-fast-path   cluster     TestTransportHasNoHeartbeatFastPath -
+skip-log-fsync        cluster     TestPowerLoss                   -
+apply-twice           cluster     TestReplayBeginsAtTheSnapshot   -
+lose-delete-at-flush  test/crash  TestCrashPoints                 DEUCALION_CRASH_ROUNDS=3
+lose-delete-at-merge  storage     TestDeleteRacesMerge            -
+forget-out-of-order   fsm         TestTwin                        DEUCALION_TWIN_RUNS=2
+restore-keeps-tables  fsm         TestTwin                        DEUCALION_TWIN_RUNS=2
+stale-series-ref      storage     TestStaleRef                    -
+ignore-checksum       fsm         TestSnapshotDamage              -
+'
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if [ -w /dev/shm ]; then export TMPDIR=/dev/shm; fi
+unset DEUCALION_PLANT
+
+# suite DEFECT PACKAGE TESTS ENVIRONMENT: the defect may be "". The output goes to $work/out.
+suite() {
+  local bin=$work/${2//\//-}.test env=$4
+  local flags=()
+  [ "$env" != - ] || env=DEUCALION_PLANT="$1"
+  [ "$2" != fsm ] || flags=(-rapid.shrinktime=1s) # a small example is not what this is about
+  (cd "$2" && env DEUCALION_PLANT="$1" "$env" DEUCALION_BIN="$work/deucalion" timeout --kill-after=5 150 \
+    "$bin" -test.run "^$3\$" -test.timeout 120s -test.v "${flags[@]}") >"$work/out" 2>&1
+}
+
+wanted() { [ "$#" -eq 1 ] || printf '%s\n' "${@:2}" | grep -qx -- "$1"; }
+
+chosen=$(while read -r defect rest; do
+  if [ -n "$defect" ] && wanted "$defect" "$@"; then echo "$defect $rest"; fi
+done <<<"$plants")
+if [ -z "$chosen" ]; then
+  echo "no such defect: $*" >&2
+  exit 2
+fi
+
+echo "building"
+while read -r pkg; do
+  go test -c -tags plants -o "$work/${pkg//\//-}.test" "./$pkg" || exit 1
+done < <(awk '{print $2}' <<<"$chosen" | sort -u)
+if grep -q ' test/' <<<"$chosen"; then
+  go build -tags plants,faults -o "$work/deucalion" ./cmd/deucalion || exit 1
+fi
+
+failed=0
+while read -r pkg tests env; do
+  start=$SECONDS
+  if suite "" "$pkg" "$tests" "$env"; then
+    printf '%-22s %-11s %-36s green after %3d s\n' "-" "$pkg" "$tests" $((SECONDS - start))
+  else
+    printf '%-22s %-11s %-36s RED WITHOUT A DEFECT\n' "-" "$pkg" "$tests"
+    cat "$work/out"
+    failed=1
+  fi
+done < <(awk '{print $2, $3, $4}' <<<"$chosen" | sort -u)
+
+while read -r defect pkg tests env; do
+  start=$SECONDS
+  if suite "$defect" "$pkg" "$tests" "$env"; then
+    verdict="STAYS GREEN"
+    failed=1
+  elif grep -q '^--- FAIL: ' "$work/out"; then
+    verdict=$(printf 'red after %3d s' $((SECONDS - start)))
+  else
+    verdict="NO VERDICT"
+    tail -n 30 "$work/out"
+    failed=1
+  fi
+  printf '%-22s %-11s %-36s %s\n' "$defect" "$pkg" "$tests" "$verdict"
+  if [ -n "${VERBOSE:-}" ]; then grep -v '^time=' "$work/out" | grep -iE -m 8 'error|lost|differ|_test.go' ; fi
+done <<<"$chosen"
+exit $failed
