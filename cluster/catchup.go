@@ -77,7 +77,10 @@ func (c *catchUp) receive(o *offer, dst string) error {
 		return fmt.Errorf("%w: %s of node %s", errCatchingUp, o.Snapshot, o.Node)
 	}
 	fault.Point(fault.CatchUpBeforeCommit)
-	c.newest, c.ready, c.progress = nil, nil, nil
+	c.newest, c.ready = nil, nil
+	if p := c.progress; p != nil && p.get().Snapshot == o.Snapshot { // not that of a fetch that goes on
+		c.progress = nil
+	}
 	if err := os.Remove(dst); err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func (f *fetch) attempt(ctx context.Context) error {
 	if err := f.begin(); err != nil {
 		return err
 	}
-	done, err := f.complete()
+	done, err := f.complete(ctx)
 	if done || err != nil {
 		return err
 	}
@@ -143,12 +143,18 @@ func (f *fetch) begin() error {
 
 // complete tells whether an earlier process has brought everything here. It is verified again: it may have lain here
 // for long.
-func (f *fetch) complete() (bool, error) {
+func (f *fetch) complete(ctx context.Context) (bool, error) {
 	dir := f.dataDir(f.offer)
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
-	err := fsm.VerifySnapshot(dir, true)
+	all, err := fsm.OpenBase(ctx, dir) // unlike fsm.VerifySnapshot it can be stopped
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if err == nil {
+		err = errors.Join(all.Damaged()...)
+	}
 	if err == nil {
 		f.logger.Info("The offered snapshot has been fetched before", "snapshot", f.offer.Snapshot)
 		return true, nil

@@ -124,5 +124,7 @@ func (f *fetch) append(ctx context.Context, out *os.File, sum hash.Hash32, remot
 			return err
 		}
 	}
+	// Up to the end, so that the source takes the transfer for a complete one. The checksum is what counts here.
+	_, _ = in.Read(buf[:1])
 	return nil
 }

@@ -4,206 +4,16 @@
 package cluster_test
 
 import (
-	"context"
-	"fmt"
-	"hash/fnv"
-	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/deucaliondb/deucalion/cluster"
-	"github.com/deucaliondb/deucalion/fsm"
-	"github.com/deucaliondb/deucalion/storage"
 )
-
-const (
-	partMillis = int64(2 * time.Hour / time.Millisecond)
-	seriesEach = 10
-	pointsEach = 600 // per series in a part: about 60 kB
-)
-
-// fill writes part after part of two hours of data, which become blocks.
-func (n *testNode) fill(from, to int) {
-	n.t.Helper()
-	for part := from; part < to; part++ {
-		rng := rand.New(rand.NewPCG(uint64(part), 0))
-		for lo := int64(0); lo < pointsEach; lo += 100 {
-			b := n.fsm.NewBatch()
-			for s := range seriesEach {
-				b.Series(nil, labels.FromStrings("__name__", "fill", "s", fmt.Sprint(s)))
-				for i := lo; i < lo+100; i++ {
-					b.Float((int64(part)+1)*partMillis+i*partMillis/pointsEach, rng.Float64())
-				}
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-			_, err := b.Commit(ctx, n)
-			cancel()
-			b.Release()
-			require.NoError(n.t, err)
-		}
-	}
-}
-
-// age makes the log longer than what a snapshot leaves of it.
-func (n *testNode) age() {
-	n.t.Helper()
-	var g errgroup.Group
-	for range 16 {
-		g.Go(func() error {
-			for range 20 {
-				ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-				_, err := n.Propose(ctx, fsm.EncodeNoop())
-				cancel()
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	require.NoError(n.t, g.Wait())
-}
-
-// content is a hash of all samples that this node holds.
-func (n *testNode) content() string {
-	n.t.Helper()
-	q, err := n.fsm.Querier(math.MinInt64, math.MaxInt64)
-	require.NoError(n.t, err)
-	defer q.Close()
-	ss := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchEqual, "__name__", "fill"))
-	h := fnv.New64a()
-	samples := 0
-	var it chunkenc.Iterator
-	for ss.Next() {
-		fmt.Fprintln(h, ss.At().Labels())
-		it = ss.At().Iterator(it)
-		for it.Next() != chunkenc.ValNone {
-			ts, v := it.At()
-			fmt.Fprintln(h, ts, math.Float64bits(v))
-			samples++
-		}
-		require.NoError(n.t, it.Err())
-	}
-	require.NoError(n.t, ss.Err())
-	return fmt.Sprintf("%d samples, %x", samples, h.Sum64())
-}
-
-// lagging is a cluster of three of which one has missed the end of the log, which the others no longer have.
-type lagging struct {
-	nodes          []*testNode
-	leader, other  *testNode
-	behind         *testNode
-	total, missing int // parts written, and missed
-}
-
-func newLagging(t *testing.T, change func(*cluster.Config)) *lagging {
-	t.Helper()
-	l := &lagging{total: 12, missing: 2}
-	for i := range 3 {
-		p := newProxy(t)
-		cfg := cluster.Config{
-			NodeID: fmt.Sprintf("n%d", i), BootstrapExpect: 3, TrailingLogBytes: 1, LogSegmentBytes: 64 << 10,
-			AdvertiseAddress: p.ln.Addr().String(),
-		}
-		for _, n := range l.nodes {
-			cfg.Peers = append(cfg.Peers, n.GossipAddress())
-		}
-		if change != nil {
-			change(&cfg)
-		}
-		l.nodes = append(l.nodes, startNodeWith(t, cfg, 0, storage.Options{MaxBlockSpan: 2 * time.Hour}, p))
-	}
-	for _, n := range l.nodes {
-		n.waitReady()
-	}
-	var rest []*testNode
-	l.leader, rest = leaderOf(t, l.nodes)
-	l.behind, l.other = rest[0], rest[1]
-	l.leader.fill(0, l.total-l.missing)
-	want := l.leader.content()
-	for _, n := range l.nodes {
-		require.Eventually(t, func() bool { return n.content() == want }, 30*time.Second, 20*time.Millisecond)
-		require.NoError(t, n.Snapshot(t.Context()))
-	}
-	l.behind.crash()
-	// Two snapshots later nobody has the log back to where the lagging node is.
-	for i := l.total - l.missing; i < l.total; i++ {
-		l.leader.fill(i, i+1)
-		require.NoError(t, l.leader.Snapshot(t.Context()))
-		l.leader.age()
-		require.NoError(t, l.other.Snapshot(t.Context()))
-	}
-	return l
-}
-
-// offered is the size of what the leader would offer.
-func (n *testNode) offered() int64 {
-	n.t.Helper()
-	dirs, err := filepath.Glob(filepath.Join(n.cfg.Dir, "snapshots-raft", "*-*-*", "data"))
-	require.NoError(n.t, err)
-	var newest fsm.Manifest
-	for _, dir := range dirs {
-		m, err := fsm.ReadManifest(dir)
-		require.NoError(n.t, err)
-		if m.Index > newest.Index {
-			newest = m
-		}
-	}
-	return newest.Bytes()
-}
-
-func (n *testNode) eventually(what string, f func() bool) {
-	n.t.Helper()
-	require.Eventually(n.t, f, time.Minute, 10*time.Millisecond, "%s: %s", n.ID(), what)
-}
-
-// caughtUp waits until the node that was behind has everything, by a snapshot, and holds it against the leader.
-func (l *lagging) caughtUp(t *testing.T) {
-	t.Helper()
-	n := l.behind
-	n.eventually("ready", func() bool { return n.Ready() == nil })
-	leader, _ := leaderOf(t, l.nodes)
-	n.eventually("the same content", func() bool { return n.content() == leader.content() })
-	require.Positive(t, n.metric("deucalion_raft_snapshot_installs_total"), "it came by snapshot")
-	n.eventually("staging is removed", func() bool {
-		_, err := os.Stat(n.incoming())
-		return os.IsNotExist(err)
-	})
-	require.Zero(t, n.metric("deucalion_raft_catchup_active"))
-	for _, dir := range n.snapshotDirs() {
-		require.NoError(t, fsm.VerifySnapshot(dir, true))
-	}
-}
-
-func (n *testNode) incoming() string { return filepath.Join(n.cfg.Dir, "snapshots-raft", "incoming") }
-
-func (n *testNode) snapshotDirs() []string {
-	dirs, err := filepath.Glob(filepath.Join(n.cfg.Dir, "snapshots-raft", "*-*-*", "data"))
-	require.NoError(n.t, err)
-	return dirs
-}
-
-func (n *testNode) fetched() int64 {
-	return int64(n.metric("deucalion_raft_catchup_fetched_bytes_total"))
-}
-
-func (n *testNode) kept() int64 { return int64(n.metric("deucalion_raft_catchup_kept_bytes_total")) }
-
-// wipe forgets everything but who the node is.
-func (n *testNode) wipe() {
-	n.t.Helper()
-	require.True(n.t, n.down)
-	require.NoError(n.t, os.RemoveAll(n.cfg.Dir))
-}
 
 func TestCatchUpFetchesOnlyWhatIsMissing(t *testing.T) {
 	l := newLagging(t, nil)
@@ -213,7 +23,11 @@ func TestCatchUpFetchesOnlyWhatIsMissing(t *testing.T) {
 	t.Logf("offered %d bytes, fetched %d, kept %d", total, n.fetched(), n.kept())
 	require.Less(t, n.fetched(), total/3)
 	require.Greater(t, n.kept(), total/2)
-	require.Equal(t, float64(n.fetched()), l.leader.metric("deucalion_raft_snapshot_sent_bytes_total"))
+	var sent float64
+	for _, s := range l.nodes {
+		sent += s.metric("deucalion_raft_snapshot_sent_bytes_total")
+	}
+	require.Equal(t, float64(n.fetched()), sent)
 
 	// And it goes on as one of three: with its own snapshot, after a crash.
 	n.fill(l.total, l.total+1)
@@ -256,7 +70,8 @@ func TestCatchUpResumesAfterACrash(t *testing.T) {
 	var st *cluster.CatchUpStatus
 	n.eventually("half is there", func() bool {
 		st = n.CatchUp()
-		return st != nil && st.FetchBytes > 0 && st.FetchedBytes > st.FetchBytes/2
+		leader, _ := n.Leader() // who has been offering in vain for longer than a heartbeat timeout
+		return st != nil && st.FetchBytes > 0 && st.FetchedBytes > st.FetchBytes/2 && leader == l.leader.ID()
 	})
 	require.Equal(t, total, st.FetchBytes)
 	require.Equal(t, l.leader.ID(), st.Source)
@@ -283,14 +98,39 @@ func flipBit(t *testing.T, name string) {
 // chunkFiles lists the chunk segments of the newest snapshot.
 func (n *testNode) chunkFiles() []string {
 	n.t.Helper()
-	s, err := cluster.OpenSnapshots(n.cfg.Dir, n.cfg.Logger)
-	require.NoError(n.t, err)
-	dir, ok := s.Latest()
-	require.True(n.t, ok)
+	dir, _ := n.newest()
 	files, err := filepath.Glob(filepath.Join(dir, "blocks", "*", "chunks", "*"))
 	require.NoError(n.t, err)
 	require.NotEmpty(n.t, files)
 	return files
+}
+
+// A node that was cut off, and has applied more than is in its snapshot, keeps all of that.
+func TestCatchUpOfANodeThatWasCutOff(t *testing.T) {
+	l := newEven(t, func(c *cluster.Config) { c.SnapshotMaxRate = 100_000 })
+	n := l.behind
+	last := l.total - l.missing
+	l.leader.fill(last, last+1)
+	l.even(last + 1)
+	_, snapshot := n.newest()
+	applied, _ := n.fsm.Applied()
+	require.Greater(t, applied, snapshot.Index)
+	n.proxy.block()
+	l.total++
+	l.goOn(t)
+	total := l.leader.offered()
+	n.proxy.to(n.ListenAddress())
+	var from uint64
+	n.eventually("it knows from where", func() bool {
+		if st := n.CatchUp(); st != nil {
+			from = st.FromIndex
+		}
+		return from > 0
+	})
+	require.GreaterOrEqual(t, from, applied)
+	l.caughtUp(t)
+	t.Logf("offered %d bytes, fetched %d, kept %d", total, n.fetched(), n.kept())
+	require.Less(t, n.fetched(), total/3)
 }
 
 // A block that has rotted on this node's own disk is taken from the other one.

@@ -45,18 +45,10 @@ func (n *Node) takeSnapshots(ctx context.Context) {
 		if applied <= index || time.Now().Before(retry) || n.fsmFailed() {
 			return
 		}
-		scale := jitter
-		leased := n.source.leased(n.snapshots.newestID())
-		if leased {
-			scale = leasedFactor
-		}
-		due := g.bytes.Load()-bytes >= int64(scale*float64(n.cfg.SnapshotLogBytes)) ||
-			float64(applied-index) >= scale*float64(n.cfg.SnapshotEntries) ||
-			!leased && time.Since(last) >= time.Duration(jitter*float64(n.cfg.SnapshotAge))
-		if !due {
+		before := g.bytes.Load()
+		if !n.snapshotDue(before-bytes, applied-index, time.Since(last), jitter) {
 			return
 		}
-		before := g.bytes.Load()
 		if err := n.snapshot(ctx); err != nil {
 			if ctx.Err() == nil {
 				retry = time.Now().Add(snapshotRetry)
@@ -67,6 +59,16 @@ func (n *Node) takeSnapshots(ctx context.Context) {
 		bytes, last, jitter = before, time.Now(), snapshotJitter()
 		n.setTrailing()
 	})
+}
+
+// snapshotDue tells whether so much log, or so long a time with something new, is worth a snapshot.
+func (n *Node) snapshotDue(bytes int64, entries uint64, age time.Duration, scale float64) bool {
+	if n.source.leased(n.snapshots.newestID()) {
+		scale, age = leasedFactor, 0
+	}
+	return float64(bytes) >= scale*float64(n.cfg.SnapshotLogBytes) ||
+		float64(entries) >= scale*float64(n.cfg.SnapshotEntries) ||
+		age >= time.Duration(scale*float64(n.cfg.SnapshotAge))
 }
 
 // snapshotJitter keeps nodes that apply the same log from freezing at the same moment.

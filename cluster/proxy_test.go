@@ -124,13 +124,21 @@ func (p *proxy) forget(cs ...net.Conn) {
 	}
 }
 
+// block cuts the node off from those who call it, until to is called.
+func (p *proxy) block() {
+	p.target.Store(nil)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		_ = c.Close()
+	}
+}
+
 func (p *proxy) close() {
 	_ = p.ln.Close()
 	p.mu.Lock()
 	p.closed = true
-	for c := range p.conns {
-		_ = c.Close()
-	}
 	p.mu.Unlock()
+	p.block()
 	p.wg.Wait()
 }

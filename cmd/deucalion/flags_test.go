@@ -46,7 +46,7 @@ func TestFlagDefaults(t *testing.T) {
 		"node.id": "", "cluster.listen-address": "0.0.0.0:9190", "cluster.advertise-address": "",
 		"cluster.gossip-listen-address": "0.0.0.0:9191", "cluster.gossip-advertise-address": "",
 		"cluster.peer": "", "cluster.bootstrap-expect": "1", "cluster.digest-interval": "1h", "raft.log-store": "wal",
-		"storage.freeze-samples": "0", "raft.snapshot-entries": "0", "raft.trailing-log-bytes": "0B", "raft.log-segment-bytes": "0B",
+		"cluster.snapshot-max-rate": "64MiB", "storage.freeze-samples": "0", "raft.snapshot-entries": "0", "raft.trailing-log-bytes": "0B", "raft.log-segment-bytes": "0B",
 		"raft.snapshot-log-bytes": "0B",
 	}, o.shown)
 }
@@ -61,6 +61,8 @@ func TestBadFlags(t *testing.T) {
 		{"--web.max-connections=0"},
 		{"--cluster.bootstrap-expect=0"},
 		{"--raft.log-store=mem"},
+		{"--cluster.snapshot-max-rate=-1MB"},
+		{"--cluster.snapshot-max-rate=fast"},
 		{"--storage.tsdb.path="},
 		{"--storage.tsdb.retention.size=5"},
 		{"--storage.remote.read-sample-limit=1.5"},
