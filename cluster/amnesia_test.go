@@ -35,8 +35,6 @@ func (n *testNode) back(nodes []*testNode) {
 	n.start()
 }
 
-func (n *testNode) wipe() { require.NoError(n.t, os.RemoveAll(n.cfg.Dir)) }
-
 // waitRecovered waits until n has its vote.
 func (n *testNode) waitRecovered() {
 	n.t.Helper()

@@ -203,6 +203,9 @@ func TestCatchUpWithoutItsSource(t *testing.T) {
 	n.eventually("it has begun", func() bool { st := n.CatchUp(); return st != nil && st.FetchedBytes > 0 })
 	source := n.CatchUp().Source
 	require.Equal(t, l.leader.ID(), source)
+	// The wiped node has no vote, so the lead must be in other hands before its holder dies.
+	require.NoError(t, l.leader.TransferLeadership(t.Context()))
+	n.eventually("another leader", func() bool { id, ok := n.Leader(); return ok && id != source })
 	l.leader.crash()
 	l.caughtUp(t)
 	l.leader.start()
