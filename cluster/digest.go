@@ -121,11 +121,13 @@ type digestReply struct {
 	Err    string            `json:"err,omitempty"`
 }
 
-// askDigest waits for the result of one member. One that gossip takes for dead is not waited for.
+// askDigest waits for the result of one member. One that is dead or out of reach is not waited for: if it
+// restarts, it passes over this digest.
 func (n *Node) askDigest(ctx context.Context, id string, r digestRequest) (fsm.DigestResult, error) {
 	if id == n.id {
 		return n.digestHere(ctx, r)
 	}
+	var lost time.Time // since when the member has been out of reach
 	for ctx.Err() == nil {
 		var reply digestReply
 		pctx, cancel := context.WithTimeout(ctx, awaitPoll+dialTimeout)
@@ -137,9 +139,13 @@ func (n *Node) askDigest(ctx context.Context, id string, r digestRequest) (fsm.D
 		case err == nil && reply.Result != nil:
 			return *reply.Result, nil
 		case err == nil:
+			lost = time.Time{}
 			continue
 		}
-		if _, alive := n.gossip.member(id); !alive {
+		if lost.IsZero() {
+			lost = time.Now()
+		}
+		if _, alive := n.gossip.member(id); !alive || time.Since(lost) > awaitGrace {
 			return fsm.DigestResult{}, fmt.Errorf("out of reach: %w", err)
 		}
 		sleep(ctx, retryMax)

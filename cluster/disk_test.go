@@ -120,7 +120,10 @@ func TestDiskAllLow(t *testing.T) {
 	for _, n := range nodes {
 		n.waitReady()
 	}
-	for i, n := range nodes {
-		n.mustWrite(21 + i)
+	for i, n := range nodes { // the leader asks the others once a second
+		require.Eventually(t, func() bool {
+			_, err := n.write(t.Context(), 21+i)
+			return err == nil
+		}, 15*time.Second, 50*time.Millisecond)
 	}
 }
