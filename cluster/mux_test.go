@@ -129,7 +129,7 @@ func TestMuxCarriesBoth(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, "HTTP/2.0", string(b))
 
-	s := &streamLayer{subListener: x.raft, advertise: stringAddr("x:1")}
+	s := &streamLayer{subListener: x.raft, advertise: stringAddr("x:1"), dial: hooks{}.dialer()}
 	_, err = s.Dial(raft.ServerAddress(x.ln.Addr().String()), time.Second)
 	require.Error(t, err)
 	c, err := s.Dial(raft.ServerAddress("me@"+x.ln.Addr().String()), time.Second)
