@@ -60,8 +60,11 @@ func TestPartitions(t *testing.T) {
 	w.heal()
 	l.finish()
 	watch.stop()
-	t.Logf("faults: %v; %d terms with a leader", m.done, len(watch.leaders))
 	final := settle(t, nodes)
+	for _, p := range nodes {
+		m.count(p)
+	}
+	t.Logf("faults: %v; %d terms with a leader; %v snapshots installed", m.done, len(watch.leaders), m.installs)
 	l.judge(final)
 	requireLogsMatch(t, nodes)
 }
