@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/deucaliondb/deucalion/fsm"
 )
 
 // nemesis does one fault after the other.
@@ -135,7 +137,7 @@ func (m *nemesis) transfers(hold time.Duration) {
 func (m *nemesis) outrun(p *partNode, nodes ...*partNode) {
 	_, last := p.n.LogBounds()
 	for start := time.Now(); time.Since(start) < 10*time.Second; {
-		time.Sleep(500 * time.Millisecond)
+		m.fill(nodes[0])
 		behind := 0
 		for _, q := range nodes {
 			q.mu.RLock()
@@ -150,6 +152,19 @@ func (m *nemesis) outrun(p *partNode, nodes ...*partNode) {
 			q.mu.RUnlock()
 		}
 		if behind == len(nodes) {
+			return
+		}
+	}
+}
+
+// fill puts entries without effect into the log: much of the load waits for the node that is cut off.
+func (m *nemesis) fill(p *partNode) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for i := 0; i < 200 && ctx.Err() == nil && !p.n.down; i++ {
+		if _, err := p.n.Propose(ctx, fsm.EncodeNoop()); err != nil {
 			return
 		}
 	}
