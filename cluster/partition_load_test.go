@@ -20,9 +20,10 @@ import (
 )
 
 const (
-	opTimeout     = 3 * time.Second // of one attempt
-	writeAttempts = 25              // before a write's outcome is left unknown
-	registerOps   = 250             // writes to a series before its writer takes the next: porcupine's cost grows with them
+	readTimeout   = 3 * time.Second
+	writeTimeout  = time.Second // of one attempt: a node that is cut off must not hold a writer for long
+	writeAttempts = 40          // before a write's outcome is left unknown
+	registerOps   = 250         // writes to a series before its writer takes the next: porcupine's cost grows with them
 )
 
 var (

@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/deucaliondb/deucalion/fsm"
 )
 
 // nemesis does one fault after the other.
@@ -17,6 +19,8 @@ type nemesis struct {
 	nodes   []*partNode
 	rng     *rand.Rand
 	done    map[string]int
+
+	installs float64 // of lives that are over, then of all
 }
 
 // strike does a fault for a while, heals the network, and lets the nodes come to terms.
@@ -44,7 +48,7 @@ func (m *nemesis) strike() {
 		hold = 0
 	case dice < 90:
 		m.cut("follower out, snapshots", append(both(leader, rest[0]), both(rest[0], rest[1])...)...)
-		m.snapshots(leader, rest[1])
+		m.outrun(rest[0], leader, rest[1])
 	default:
 		if m.rng.IntN(2) == 0 {
 			m.cut("random directions", m.randomFlows()...)
@@ -129,18 +133,39 @@ func (m *nemesis) transfers(hold time.Duration) {
 	}
 }
 
-// snapshots makes nodes shorten their logs until whoever is cut off needs a snapshot.
-func (m *nemesis) snapshots(nodes ...*partNode) {
-	for range 3 {
-		time.Sleep(500 * time.Millisecond)
-		for _, p := range nodes {
-			p.mu.RLock()
-			if !p.n.down {
+// outrun makes nodes shorten their logs until they no longer have what p, who is cut off, needs next.
+func (m *nemesis) outrun(p *partNode, nodes ...*partNode) {
+	_, last := p.n.LogBounds()
+	for start := time.Now(); time.Since(start) < 10*time.Second; {
+		m.fill(nodes[0])
+		behind := 0
+		for _, q := range nodes {
+			q.mu.RLock()
+			if !q.n.down {
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-				_ = p.n.Snapshot(ctx)
+				_ = q.n.Snapshot(ctx)
 				cancel()
+				if first, _ := q.n.LogBounds(); first > last+1 {
+					behind++
+				}
 			}
-			p.mu.RUnlock()
+			q.mu.RUnlock()
+		}
+		if behind == len(nodes) {
+			return
+		}
+	}
+}
+
+// fill puts entries without effect into the log: much of the load waits for the node that is cut off.
+func (m *nemesis) fill(p *partNode) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for i := 0; i < 200 && ctx.Err() == nil && !p.n.down; i++ {
+		if _, err := p.n.Propose(ctx, fsm.EncodeNoop()); err != nil {
+			return
 		}
 	}
 }
@@ -165,6 +190,7 @@ func (m *nemesis) restart(p *partNode) {
 func (m *nemesis) again(p *partNode) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	m.count(p)
 	p.n.down = true
 	if err := p.n.fsm.Close(); err != nil {
 		m.t.Errorf("close of %s: %v", p.id, err)
@@ -190,4 +216,9 @@ func (m *nemesis) revive() {
 		p.n.Crash()
 		m.again(p)
 	}
+}
+
+// count adds the snapshots that p took from a leader in this life.
+func (m *nemesis) count(p *partNode) {
+	m.installs += p.n.metric("deucalion_raft_snapshot_installs_total")
 }

@@ -60,8 +60,11 @@ func TestPartitions(t *testing.T) {
 	w.heal()
 	l.finish()
 	watch.stop()
-	t.Logf("faults: %v; %d terms with a leader", m.done, len(watch.leaders))
 	final := settle(t, nodes)
+	for _, p := range nodes {
+		m.count(p)
+	}
+	t.Logf("faults: %v; %d terms with a leader; %v snapshots installed", m.done, len(watch.leaders), m.installs)
 	l.judge(final)
 	requireLogsMatch(t, nodes)
 }
@@ -124,7 +127,7 @@ func (p *partNode) append(r *register, v int64) error {
 	if p.n.down {
 		return errDown
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
 	b := p.n.fsm.NewBatch()
 	defer b.Release()
@@ -145,7 +148,7 @@ func (p *partNode) read(r *register, linearizable bool) (have, life int64, err e
 		return 0, p.life, errDown
 	}
 	if linearizable {
-		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 		defer cancel()
 		index, err := p.n.ReadIndex(ctx)
 		if err != nil {
