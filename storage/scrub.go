@@ -123,7 +123,7 @@ func sumPaced(ctx context.Context, name string, l *rate.Limiter) (size int64, cr
 // noteReadError starts a scrub when a read has found damage, which TSDB tells by
 // text only: the client gets the error, and the node finds out where it is.
 func (s *Store) noteReadError(err error) error {
-	if err != nil && strings.Contains(err.Error(), "checksum mismatch") {
+	if err != nil && strings.Contains(err.Error(), "checksum") {
 		s.kick(s.kickScrub)
 	}
 	return err

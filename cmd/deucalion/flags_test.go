@@ -46,7 +46,7 @@ func TestFlagDefaults(t *testing.T) {
 		"node.id": "", "cluster.listen-address": "0.0.0.0:9190", "cluster.advertise-address": "",
 		"cluster.gossip-listen-address": "0.0.0.0:9191", "cluster.gossip-advertise-address": "",
 		"cluster.peer": "", "cluster.bootstrap-expect": "1", "cluster.digest-interval": "1h", "raft.log-store": "wal",
-		"cluster.snapshot-max-rate": "64MiB", "storage.min-free": "1GiB", "storage.freeze-samples": "0", "raft.snapshot-entries": "0", "raft.trailing-log-bytes": "0B", "raft.log-segment-bytes": "0B",
+		"cluster.snapshot-max-rate": "64MiB", "storage.freeze-samples": "0", "raft.snapshot-entries": "0", "raft.trailing-log-bytes": "0B", "raft.log-segment-bytes": "0B",
 		"raft.snapshot-log-bytes": "0B",
 	}, o.shown)
 }

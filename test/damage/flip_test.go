@@ -67,6 +67,7 @@ func TestFlippedBit(t *testing.T) {
 			flip(t, n, k.pattern, k.place)
 			require.NoError(t, n.Start())
 			watch(t, n, l)
+			supervise(t, n)
 			if k.heals {
 				heals, err := sum(t.Context(), n, "deucalion_cluster_heals_total")
 				require.NoError(t, err)

@@ -88,11 +88,32 @@ func watch(t *testing.T, n *local.Server, l *ledger.Ledger) {
 		}
 		select {
 		case err := <-ready:
-			require.NoError(t, err)
+			if !errors.Is(err, local.ErrExited) { // else it is about to repair itself
+				require.NoError(t, err)
+			}
 			return
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// supervise does what systemd does: a node that has found a damaged block while it ran ends, and repairs itself when it
+// is started again. Returns when all of its data can be read.
+func supervise(t *testing.T, n *local.Server) {
+	t.Helper()
+	harness.Await(t, 90*time.Second, "readable data of "+n.Name, func(ctx context.Context) error {
+		if !n.Running() {
+			t.Logf("%s is started again", n.Name)
+			if err := n.Start(); err != nil {
+				return err
+			}
+		}
+		if err := n.WaitReady(ctx); err != nil {
+			return err
+		}
+		_, err := read(ctx, n, client.Local)
+		return err
+	})
 }
 
 // sum adds up a metric of a node.
