@@ -246,6 +246,6 @@ func TestNoSnapshotWhileOneIsFetched(t *testing.T) {
 	before := made()
 	n.writeMany(100, 250)
 	require.Never(t, func() bool { return made() > before }, 3*time.Second, 50*time.Millisecond)
-	n.writeMany(250, 100+8*40+20)
+	n.writeMany(250, 100+8*40*5/4+20) // with the largest jitter
 	n.eventually("a snapshot in spite of it", func() bool { return made() > before })
 }

@@ -243,7 +243,7 @@ func rewriteChunk(t *testing.T, name string, offset int, value float64) {
 	require.NoError(t, os.WriteFile(name, f, 0o666))
 }
 
-// sealSnapshot brings the checksums and sizes in the manifest and in the meta file of a snapshot up to date.
+// sealSnapshot brings the checksums and sizes in the manifest of a snapshot up to date.
 func sealSnapshot(t *testing.T, manifest string) {
 	t.Helper()
 	data := filepath.Dir(manifest)
@@ -262,12 +262,6 @@ func sealSnapshot(t *testing.T, manifest string) {
 				file := y.(map[string]any)
 				sum(file, "blocks", block["ulid"].(string), file["path"].(string))
 			}
-		}
-	})
-	reseal(t, filepath.Join(filepath.Dir(data), "meta.json"), func(m map[string]any) {
-		for _, y := range m["files"].([]any) {
-			file := y.(map[string]any)
-			sum(file, file["path"].(string))
 		}
 	})
 }

@@ -109,7 +109,7 @@ func supervise(t *testing.T, n *local.Server) {
 			}
 		}
 		if err := n.WaitReady(ctx); err != nil {
-			return err
+			return fmt.Errorf("%w: %v", errNotYet, err) // ErrExited would end the wait
 		}
 		_, err := read(ctx, n, client.Local)
 		return err
