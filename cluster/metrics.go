@@ -117,6 +117,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, err := range []error{nil, ErrOverloaded, ErrNoLeader, ErrStopped} {
 		m.proposals.WithLabelValues(proposeResult(err))
 	}
+	for _, part := range []string{partLog, partStable} {
+		m.heals.WithLabelValues(part)
+	}
+	for _, result := range []string{DigestEqual, DigestMismatch, DigestError, DigestIncomplete} {
+		m.digests.WithLabelValues(result)
+	}
+	for _, result := range []string{"ok", "dropped"} {
+		m.catchUps.WithLabelValues(result)
+	}
 	for _, duty := range []string{"settings", "retention", "membership"} {
 		m.dutyFailures.WithLabelValues(duty)
 	}

@@ -16,8 +16,10 @@ import (
 const (
 	stopTransfer = 3 * time.Second
 	stopSnapshot = 30 * time.Second
-	stopRaft     = 10 * time.Second
-	stopLeave    = 2 * time.Second
+	// stopRaft is longer than a call of Raft's transport: when a peer's connection hangs, Raft ends with the call. Found
+	// by TestPartitions.
+	stopRaft  = raftTimeout + 5*time.Second
+	stopLeave = 2 * time.Second
 )
 
 // Shutdown ends this node's part: unready, leadership handed over, proposals refused, Raft snapshot (the next start
