@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/deucaliondb/deucalion/internal/plant"
 	"github.com/deucaliondb/deucalion/storage"
 )
 
@@ -112,6 +113,9 @@ func PlanCatchUp(offer Manifest, statePath string, base *Base) (*CatchUp, error)
 	}
 	if c.deletes, err = deletesAfter(h.Deletes, base.Index()); err != nil {
 		return nil, err
+	}
+	if plant.ForgetMissedDeletes {
+		c.deletes = nil
 	}
 	for _, o := range offer.Blocks {
 		if !base.has(o) {

@@ -23,6 +23,10 @@ forget-out-of-order   fsm         TestTwin                        DEUCALION_TWIN
 restore-keeps-tables  fsm         TestTwin                        DEUCALION_TWIN_RUNS=2
 stale-series-ref      storage     TestStaleRef                    -
 ignore-checksum       fsm         TestSnapshotDamage              -
+ignore-log-checksum   cluster     TestEveryFlippedBitIsFound      -
+forget-missed-deletes fsm         TestCatchUp                     -
+vote-without-memory   cluster     TestAmnesiaWipedVoterDoesNotElect -
+blind-digest          cluster     TestDigestFindsOneChangedValue  -
 '
 
 work=$(mktemp -d)
