@@ -22,12 +22,13 @@ UNIT := $(GO) list ./... | grep -v /deucalion/test/
 # The property tests make thousands of small files. Their disk need not survive anything.
 UNITTMP := $(shell [ -w /dev/shm ] && echo /dev/shm || echo /tmp)
 
-DEUCALION_KILL_LOOPS ?= 100
-DEUCALION_TWIN_RUNS  ?= 100
-DEUCALION_CRASH_ROUNDS ?= 100
+DEUCALION_KILL_LOOPS     ?= 100
+DEUCALION_TWIN_RUNS      ?= 100
+DEUCALION_TWIN_ENTRIES   ?= 200
+DEUCALION_CRASH_ROUNDS   ?= 100
 DEUCALION_PARTITION_TIME ?= 30m
-FUZZTIME             ?= 10s
-BENCH_FLAGS          ?=
+FUZZTIME                 ?= 10s
+BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build run cluster test race fuzz lint bench bench-restart e2e kill crash partitions plants twin clean
@@ -57,6 +58,7 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 # stdmethods wants every Seek to be that of io.Seeker; Prometheus's chunkenc.Iterator, which we implement, has another.
 lint: ## go vet, staticcheck, gofumpt
 	$(GO) vet -stdmethods=false -tags e2e ./...
+	$(GO) vet -stdmethods=false -tags faults,plants ./...
 	$(GO) tool staticcheck -tags e2e ./...
 	@out=$$($(GO) tool gofumpt -l -d .); if [ -n "$$out" ]; then printf '%s\n' "$$out"; exit 1; fi
 
@@ -83,7 +85,7 @@ plants: ## switches on planted defects one by one and shows the suite that finds
 	test/scripts/plants.sh
 
 twin: ## the twin test of the state machine, DEUCALION_TWIN_RUNS (100) random logs
-	TMPDIR=$(UNITTMP) DEUCALION_TWIN_RUNS=$(DEUCALION_TWIN_RUNS) DEUCALION_TWIN_ENTRIES=200 $(GO) test -timeout 120m -count 1 -v -run Twin ./fsm/...
+	TMPDIR=$(UNITTMP) DEUCALION_TWIN_RUNS=$(DEUCALION_TWIN_RUNS) DEUCALION_TWIN_ENTRIES=$(DEUCALION_TWIN_ENTRIES) $(GO) test -timeout 120m -count 1 -v -run Twin ./fsm/...
 
 clean: ## remove what was built and the data of "make cluster" and "make run"
 	rm -rf bin data .cluster
