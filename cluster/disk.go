@@ -19,7 +19,19 @@ const (
 	diskEvery = time.Second
 	// diskHandOver is the pause between two attempts to get rid of the leadership.
 	diskHandOver = 5 * time.Second
+
+	maxDefaultMinFree = 1 << 30
 )
+
+// DefaultMinFree is what Config.MinFree should be on the file system of dir when nobody has said it: 1 GiB, at most a
+// tenth of the whole, so that small volumes are of use.
+func DefaultMinFree(dir string) int64 {
+	total, err := totalBytes(dir)
+	if err != nil {
+		return maxDefaultMinFree
+	}
+	return min(maxDefaultMinFree, total/10)
+}
 
 // diskLevel says how much room there is.
 type diskLevel int32

@@ -9,3 +9,6 @@ import "math"
 
 // freeBytes does not know on this system.
 func freeBytes(string) (int64, error) { return math.MaxInt64, nil }
+
+// totalBytes does not know on this system.
+func totalBytes(string) (int64, error) { return math.MaxInt64, nil }

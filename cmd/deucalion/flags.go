@@ -39,6 +39,7 @@ type options struct {
 	retentionTime model.Duration
 	retentionSize units.Base2Bytes
 	minFree       units.Base2Bytes
+	minFreeSet    bool
 
 	remoteRead api.RemoteReadLimits
 
@@ -118,8 +119,8 @@ func (o *options) storageFlags(app *kingpin.Application) {
 		BytesVar(&o.retentionSize)
 	app.Flag("storage.scrub-interval", "How often all blocks on the disk are compared with their checksums. 0: never. A node that finds damage restarts and repairs it from the other nodes.").
 		Default("1d").SetValue(&o.scrubInterval)
-	app.Flag("storage.min-free", "Room that this node leaves on the disk. With less, it is not ready, hands the leadership over and takes no samples until there is room again; with less than half of it, it takes part in nothing. 0 switches it off. Units as for \"storage.tsdb.retention.size\".").
-		Default("1GiB").BytesVar(&o.minFree)
+	app.Flag("storage.min-free", "Room that this node leaves on the disk. With less, it is not ready, hands the leadership over and takes no samples until there is room again; with less than half of it, it takes part in nothing. The default is at most a tenth of the file system. 0 switches it off. Units as for \"storage.tsdb.retention.size\".").
+		Default("1GiB").IsSetByUser(&o.minFreeSet).BytesVar(&o.minFree)
 	app.Flag("storage.remote.read-sample-limit", "Maximum overall number of samples to return via the remote read interface, in a single query. 0 means no limit. This limit is ignored for streamed response types.").
 		Default("5e7").SetValue((*sampleLimit)(&o.remoteRead.Samples))
 	app.Flag("storage.remote.read-concurrent-limit", "Maximum number of concurrent remote read calls. 0 means no limit.").
@@ -189,6 +190,14 @@ func (o *options) digestEvery() time.Duration {
 		return -1
 	}
 	return time.Duration(o.digestInterval)
+}
+
+// roomToLeave is --storage.min-free. Its default is less on a small file system.
+func (o *options) roomToLeave() int64 {
+	if o.minFreeSet {
+		return int64(o.minFree)
+	}
+	return min(int64(o.minFree), cluster.DefaultMinFree(o.dataDir))
 }
 
 // retention is what the two flags say together: 15 days unless one of them is given.

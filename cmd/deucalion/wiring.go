@@ -115,7 +115,7 @@ func (n *node) startCluster(o *options, conf *configuration) error {
 		Settings:               conf.settings,
 		RetentionTime:          keep.time,
 		RetentionSize:          keep.size,
-		MinFree:                int64(o.minFree),
+		MinFree:                o.roomToLeave(),
 		DigestInterval:         o.digestEvery(),
 		Logger:                 n.logger.With("component", "cluster"),
 		Registerer:             n.registry,
