@@ -58,7 +58,7 @@ func TestDiskOneNodeLow(t *testing.T) {
 	// It may still forward, and takes nothing.
 	second, _ := leaderOf(t, nodes)
 	require.NotEqual(t, leader.ID(), second.ID())
-	time.Sleep(1500 * time.Millisecond) // its question to the others comes once a second
+	require.Eventually(t, leader.DiskSpare, 15*time.Second, 20*time.Millisecond, "it has asked the others")
 	before := leader.count()
 	leader.writeMany(20, 60)
 	for _, n := range nodes {

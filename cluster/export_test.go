@@ -94,6 +94,9 @@ func (n *Node) Promise(from string, group []string, form bool) error {
 	return n.give(promiseRequest{From: from, Expect: len(group), Group: group, Form: form})
 }
 
+// DiskSpare tells whether this node takes no entries because others have room.
+func (n *Node) DiskSpare() bool { return n.disk.spare.Load() }
+
 // SetFree makes a node that is started with c believe in free bytes on its disk.
 func (c *Config) SetFree(free func() int64) {
 	c.statfs = func(string) (int64, error) { return free(), nil }

@@ -5,6 +5,8 @@ package damage_test
 
 import (
 	"cmp"
+	"context"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,7 +64,7 @@ func TestFlippedBit(t *testing.T) {
 			w.Pause()
 			defer w.Resume()
 			defer repair(t, c, n)
-			time.Sleep(1500 * time.Millisecond) // the mark of the log's end is written once a second
+			awaitMark(t, n)
 			require.NoError(t, n.Kill())
 			flip(t, n, k.pattern, k.place)
 			require.NoError(t, n.Start())
@@ -83,6 +85,21 @@ func TestFlippedBit(t *testing.T) {
 	w.Finish()
 	check(t, c, l)
 	t.Log(l.Summary())
+}
+
+// awaitMark waits until the mark of the log's end, which is written once a second, names the last entry. Nobody may be
+// writing.
+func awaitMark(t *testing.T, n *local.Server) {
+	t.Helper()
+	last, err := sum(t.Context(), n, "deucalion_raft_last_log_index")
+	require.NoError(t, err)
+	harness.Await(t, 30*time.Second, "the mark of the log's end", func(context.Context) error {
+		b, err := os.ReadFile(filepath.Join(n.Dir, "raft", "log-end"))
+		if err == nil && (len(b) < 8 || binary.BigEndian.Uint64(b) < uint64(last)) {
+			err = errNotYet
+		}
+		return err
+	})
 }
 
 // repair keeps one failure from being that of all later cases too.
