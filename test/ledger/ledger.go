@@ -28,6 +28,8 @@ type Ledger struct {
 	acks   []ack
 	faults []string // answers that no writer may get
 	tries  map[string]int
+	last   time.Time     // of the newest acknowledgement, or of the end of a pause
+	gap    time.Duration // longest time without one
 }
 
 // series is one series and its book; the k-th sample sent has the k-th timestamp.
@@ -122,7 +124,19 @@ func (l *Ledger) acknowledge(b *batch, start time.Time) {
 			s.acked[k] = true
 		}
 	}
-	l.acks = append(l.acks, ack{start, time.Now()})
+	now := time.Now()
+	if !l.last.IsZero() {
+		l.gap = max(l.gap, now.Sub(l.last))
+	}
+	l.last = now
+	l.acks = append(l.acks, ack{start, now})
+}
+
+// resumed keeps a pause of the writers from counting as a gap.
+func (l *Ledger) resumed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last = time.Now()
 }
 
 // count books the outcome of an attempt, and a fault that no writer should see when there is one.
@@ -190,6 +204,6 @@ func (l *Ledger) Summary() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	sent, acked := l.samplesLocked()
-	return fmt.Sprintf("%d series, %d samples sent, %d acknowledged, attempts %v",
-		len(l.series), sent, acked, l.tries)
+	return fmt.Sprintf("%d series, %d samples sent, %d acknowledged, attempts %v, longest time without an acknowledged write %s",
+		len(l.series), sent, acked, l.tries, l.gap.Round(time.Millisecond))
 }

@@ -73,7 +73,10 @@ func (w *Writers) Finish() {
 func (w *Writers) Pause() { w.gate.Lock() }
 
 // Resume ends a Pause.
-func (w *Writers) Resume() { w.gate.Unlock() }
+func (w *Writers) Resume() {
+	w.ledger.resumed()
+	w.gate.Unlock()
+}
 
 func (w *Writers) write(ctx context.Context, mine []*series, rng *rand.Rand) {
 	ticker := time.NewTicker(max(w.load.Interval, time.Nanosecond))
