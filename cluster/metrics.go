@@ -152,6 +152,13 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 	gauge("deucalion_raft_term", "Current Raft term.", func() float64 { return float64(n.raft.CurrentTerm()) })
 	gauge("deucalion_raft_commit_index", "Commit index that this node knows.", func() float64 { return float64(n.raft.CommitIndex()) })
 	gauge("deucalion_raft_applied_index", "Index that the state machine has applied.", func() float64 { i, _ := n.fsm.Applied(); return float64(i) })
+	gauge("deucalion_raft_first_log_index", "First index in this node's log. A follower that has applied less than what is before it needs a snapshot.", func() float64 {
+		i, err := n.stores.log.FirstIndex()
+		if err != nil {
+			return 0 // the log tells of its errors itself
+		}
+		return float64(i)
+	})
 	gauge("deucalion_raft_last_log_index", "Last index in this node's log.", func() float64 { return float64(n.raft.LastIndex()) })
 	gauge("deucalion_raft_log_size_bytes", "Bytes of the files of the Raft log and of the store of term and vote.", func() float64 { return float64(sizeOf(filepath.Join(n.cfg.Dir, "raft"))) })
 	gauge("deucalion_raft_snapshot_index", "Index of the newest Raft snapshot; what the log holds above it is replayed after a crash.", func() float64 { i, _ := n.snapshots.newest(); return float64(i) })
