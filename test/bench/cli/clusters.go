@@ -93,7 +93,6 @@ func catchUp(app Commander) (*kingpin.CmdClause, Command) {
 	cmd.Flag("protocol", "Version of remote write: 1 or 2.").Default(fmt.Sprint(o.Load.Protocol)).IntVar(&o.Load.Protocol)
 	cmd.Flag("batch", "Samples in one request.").Default(fmt.Sprint(o.Load.Batch)).IntVar(&o.Load.Batch)
 	cmd.Flag("senders", "Requests under way at the same time.").Default(fmt.Sprint(o.Load.Senders)).IntVar(&o.Load.Senders)
-	cmd.Flag("interval", "Time between the samples of a series.").Default(o.Load.Interval.String()).DurationVar(&o.Load.Interval)
 	w := whereFlags(cmd)
 	return cmd, func(ctx context.Context, out io.Writer) error {
 		remove, err := w.prepare()

@@ -33,7 +33,7 @@ const (
 	filledSpan = 6 * time.Hour // of data before the first fault
 	missedSpan = time.Hour     // of data that the first node misses
 	// sampleBytes is what a random value takes in a block, its share of the index included.
-	sampleBytes = 8.5
+	sampleBytes = 8.2
 	// defaultLog is what starts a snapshot, and what stays in the log behind it, unless the load is too small for that.
 	defaultLog = 64 << 20
 	// settleTimeout bounds each wait for the nodes to be done with something.
@@ -118,6 +118,8 @@ type catchUpBench struct {
 func (b *catchUpBench) fill(ctx context.Context) error {
 	rounds := float64(filledSpan / b.Load.Interval)
 	b.Load.Series = max(1, int(float64(b.Size)/sampleBytes/rounds))
+	// Some entries stay in the log whatever their size; an hour must have far more.
+	b.Load.Batch = min(b.Load.Batch, max(1, b.Load.Series/4))
 	b.Load.Duration = 0
 	// Windows of six hours are complete then, and what comes next is not merged with them.
 	b.next = time.Now().Add(-2 * filledSpan).Truncate(filledSpan)
