@@ -113,17 +113,18 @@ func (n *testNode) crash() {
 	require.NoError(n.t, n.fsm.Close())
 }
 
-// metric returns the value of a counter or gauge.
-func (n *testNode) metric(name string) float64 {
+// metric returns the value of a counter or gauge, summed over its labels.
+func (n *testNode) metric(name string) (sum float64) {
 	mfs, err := n.cfg.Registerer.(*prometheus.Registry).Gather()
 	require.NoError(n.t, err)
 	for _, mf := range mfs {
 		if mf.GetName() == name {
-			m := mf.GetMetric()[0]
-			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			for _, m := range mf.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
 		}
 	}
-	return 0
+	return sum
 }
 
 // write commits one sample through n.

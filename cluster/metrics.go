@@ -105,7 +105,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		idConflicts:   counter("deucalion_gossip_node_id_conflicts_total", "Times two live nodes were found to use one node id."),
 		joinFailures:  counter("deucalion_gossip_join_failures_total", "Attempts to reach a gossip peer that failed."),
 		dutyFailures:  vec("deucalion_cluster_duty_failures_total", "Failures of the leader's background duties.", "duty"),
-		heals:         vec("deucalion_cluster_heals_total", "Damaged parts of the Raft state that were set aside, to be got back from the other nodes.", "what"),
+		heals:         vec("deucalion_cluster_heals_total", "Damaged parts of the Raft state that this start has set aside, to be got back from the other nodes: log, stable (term and vote), snapshot (also by an older one and the log).", "what"),
 		refusedConns:  vec("deucalion_cluster_connections_refused_total", "Incoming cluster connections closed before use, by reason.", "reason"),
 		digests:       vec("deucalion_cluster_digests_total", "Comparisons of the members' data that this node has asked for, by result: equal, mismatch, error (a member cannot read its data), incomplete.", "result"),
 	}
@@ -117,7 +117,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, err := range []error{nil, ErrOverloaded, ErrNoLeader, ErrStopped} {
 		m.proposals.WithLabelValues(proposeResult(err))
 	}
-	for _, part := range []string{partLog, partStable} {
+	for _, part := range []string{partLog, partStable, partSnapshot} {
 		m.heals.WithLabelValues(part)
 	}
 	for _, result := range []string{DigestEqual, DigestMismatch, DigestError, DigestIncomplete} {
