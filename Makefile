@@ -31,7 +31,7 @@ FUZZTIME                 ?= 10s
 BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart e2e kill crash partitions plants twin clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e kill crash partitions plants twin clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,9 @@ bench: build ## load on three nodes and on a stock Prometheus, in turns; BENCH_F
 
 bench-restart: build ## time to ready after kill -9 and after a graceful stop; BENCH_FLAGS adds flags
 	bin/deucalion-bench restart $(BENCH_FLAGS)
+
+bench-catchup: build ## bytes and time for a node that missed an hour and for a wiped one, 2 GiB each; BENCH_FLAGS adds flags
+	bin/deucalion-bench catchup $(BENCH_FLAGS)
 
 e2e: ## the main job against Debian's Prometheus, which is installed when it is missing
 	test/scripts/debian-prometheus.sh

@@ -21,6 +21,9 @@ const (
 	partStable = "stable"
 )
 
+// partSnapshot is how a snapshot that OpenSnapshots has set aside is counted.
+const partSnapshot = "snapshot"
+
 // damage is what is wrong with a part of the raft directory. It wraps ErrDamaged.
 type damage struct {
 	part string

@@ -105,7 +105,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		idConflicts:   counter("deucalion_gossip_node_id_conflicts_total", "Times two live nodes were found to use one node id."),
 		joinFailures:  counter("deucalion_gossip_join_failures_total", "Attempts to reach a gossip peer that failed."),
 		dutyFailures:  vec("deucalion_cluster_duty_failures_total", "Failures of the leader's background duties.", "duty"),
-		heals:         vec("deucalion_cluster_heals_total", "Damaged parts of the Raft state that were set aside, to be got back from the other nodes.", "what"),
+		heals:         vec("deucalion_cluster_heals_total", "Damaged parts of the Raft state that this start has set aside, to be got back from the other nodes: log, stable (term and vote), snapshot (also by an older one and the log).", "what"),
 		refusedConns:  vec("deucalion_cluster_connections_refused_total", "Incoming cluster connections closed before use, by reason.", "reason"),
 		digests:       vec("deucalion_cluster_digests_total", "Comparisons of the members' data that this node has asked for, by result: equal, mismatch, error (a member cannot read its data), incomplete.", "result"),
 	}
@@ -117,7 +117,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, err := range []error{nil, ErrOverloaded, ErrNoLeader, ErrStopped} {
 		m.proposals.WithLabelValues(proposeResult(err))
 	}
-	for _, part := range []string{partLog, partStable} {
+	for _, part := range []string{partLog, partStable, partSnapshot} {
 		m.heals.WithLabelValues(part)
 	}
 	for _, result := range []string{DigestEqual, DigestMismatch, DigestError, DigestIncomplete} {
@@ -152,6 +152,13 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 	gauge("deucalion_raft_term", "Current Raft term.", func() float64 { return float64(n.raft.CurrentTerm()) })
 	gauge("deucalion_raft_commit_index", "Commit index that this node knows.", func() float64 { return float64(n.raft.CommitIndex()) })
 	gauge("deucalion_raft_applied_index", "Index that the state machine has applied.", func() float64 { i, _ := n.fsm.Applied(); return float64(i) })
+	gauge("deucalion_raft_first_log_index", "First index in this node's log. A follower that has applied less than what is before it needs a snapshot.", func() float64 {
+		i, err := n.stores.log.FirstIndex()
+		if err != nil {
+			return 0 // the log tells of its errors itself
+		}
+		return float64(i)
+	})
 	gauge("deucalion_raft_last_log_index", "Last index in this node's log.", func() float64 { return float64(n.raft.LastIndex()) })
 	gauge("deucalion_raft_log_size_bytes", "Bytes of the files of the Raft log and of the store of term and vote.", func() float64 { return float64(sizeOf(filepath.Join(n.cfg.Dir, "raft"))) })
 	gauge("deucalion_raft_snapshot_index", "Index of the newest Raft snapshot; what the log holds above it is replayed after a crash.", func() float64 { i, _ := n.snapshots.newest(); return float64(i) })

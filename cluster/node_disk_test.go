@@ -69,6 +69,7 @@ func TestDamagedSnapshot(t *testing.T) {
 	n.waitReady()
 	require.Equal(t, 2100, n.count())
 	require.DirExists(t, filepath.Dir(latest)+".damaged")
+	require.Equal(t, 1.0, n.metric("deucalion_cluster_heals_total"))
 	n.crash()
 
 	// Both damaged: the log does not reach back, so the node refuses rather than forgets.

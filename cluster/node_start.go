@@ -45,6 +45,9 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 		fsm: f, snapshots: s, book: &addressBook{}, amnesia: amnesia, disk: newDisk(cfg),
 		stopped: make(chan struct{}), dead: make(chan struct{}), leaderMoved: make(chan struct{}),
 	}
+	if s.damaged > 0 {
+		n.metrics.heals.WithLabelValues(partSnapshot).Inc()
+	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.inflight = newInflight(cfg.MaxInFlightBytes, n.metrics)
 	n.fresh = newFreshness(f)

@@ -55,7 +55,9 @@ func (l *load) build() {
 	for from := 0; from < l.Series; from += l.Batch {
 		var ss []*series
 		for i := from; i < min(from+l.Batch, l.Series); i++ {
-			ss = append(ss, newSeries(i, l.Labels, i%2 == 0))
+			s := newSeries(i, l.Labels, i%2 == 0)
+			s.random = l.Random
+			ss = append(ss, s)
 		}
 		j := &job{rng: rand.New(rand.NewPCG(l.Seed, uint64(from)))}
 		if l.Protocol == 1 {

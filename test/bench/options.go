@@ -19,7 +19,7 @@ import (
 var ErrOptions = errors.New("bad option")
 
 // Options describe a load. Its series have unique label sets; one half of them are counters, the other half
-// gauges that walk at random with two decimals.
+// gauges that walk at random with two decimals; unless Random is set.
 type Options struct {
 	URLs     []string      // remote-write endpoints; requests go to them in turn
 	Protocol int           // 1 or 2: the version of remote write
@@ -33,6 +33,7 @@ type Options struct {
 	Interval time.Duration // between the timestamps of one series
 	Start    time.Time     // first timestamp; zero means a week ago
 	Seed     uint64        // of the values
+	Random   bool          // values have nothing to do with each other, so that a sample takes eight bytes on disk
 }
 
 // Defaults is the load of the project's own figures.

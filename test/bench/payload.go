@@ -22,6 +22,7 @@ const (
 type series struct {
 	labels  [][2]string // sorted by name
 	counter bool
+	random  bool
 	value   float64
 }
 
@@ -43,11 +44,14 @@ func newSeries(i, n int, counter bool) *series {
 	return s
 }
 
-// next moves the value on: a counter by a whole number, a gauge by a step of two decimals.
+// next moves the value on: a counter by a whole number, a gauge by a step of two decimals, a random one anywhere.
 func (s *series) next(rng *rand.Rand) float64 {
-	if s.counter {
+	switch {
+	case s.random:
+		s.value = rng.Float64()
+	case s.counter:
 		s.value += float64(rng.IntN(100))
-	} else {
+	default:
 		s.value = math.Round(s.value*100+rng.Float64()*200-100) / 100
 	}
 	return s.value

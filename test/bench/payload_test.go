@@ -4,6 +4,7 @@
 package bench
 
 import (
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -73,4 +74,20 @@ func TestPayloads(t *testing.T) {
 			require.Len(t, seen, n, "every series has labels of its own")
 		})
 	}
+}
+
+// Random values must not compress: snappy finds nothing in them, and so TSDB's XOR will not either.
+func TestRandomValues(t *testing.T) {
+	ss := makeSeries(1)
+	rng := rand.New(rand.NewPCG(1, 1))
+	size := func() int {
+		var raw []byte
+		for range 1000 {
+			raw = binary.LittleEndian.AppendUint64(raw, math.Float64bits(ss[0].next(rng)))
+		}
+		return len(snappy.Encode(nil, raw))
+	}
+	require.Less(t, size(), 7000)
+	ss[0].random = true
+	require.Greater(t, size(), 7900)
 }

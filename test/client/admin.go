@@ -45,3 +45,48 @@ func (c *Client) Snapshot(ctx context.Context) (string, error) {
 	}
 	return answer.Data.Name, nil
 }
+
+// Digest is what the nodes of a cluster found when they compared their data.
+type Digest struct {
+	Result    string       `json:"result"` // "equal" if they hold the same
+	Index     uint64       `json:"index"`
+	Differing []string     `json:"differing"`
+	Nodes     []NodeDigest `json:"nodes"`
+}
+
+// NodeDigest is the part of one node.
+type NodeDigest struct {
+	ID     string `json:"id"`
+	Result *struct {
+		Ranges []struct {
+			Samples uint64 `json:"samples"`
+			Hash    string `json:"hash"`
+		} `json:"ranges"`
+	} `json:"result"`
+}
+
+// Samples is how many the node has; 0 if it did not answer.
+func (n NodeDigest) Samples() (sum uint64) {
+	if n.Result == nil {
+		return 0
+	}
+	for _, r := range n.Result.Ranges {
+		sum += r.Samples
+	}
+	return sum
+}
+
+// Digest makes the nodes of a Deucalion cluster compare all their data.
+func (c *Client) Digest(ctx context.Context) (*Digest, error) {
+	resp, err := c.Post(ctx, "/api/v1/admin/cluster/digest", nil)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Data Digest `json:"data"`
+	}
+	if err := json.Unmarshal(resp.Body, &answer); err != nil {
+		return nil, fmt.Errorf("digest: %w", err)
+	}
+	return &answer.Data, nil
+}

@@ -30,7 +30,7 @@ type Commander interface {
 // Register adds the subcommands to app and returns them by the full name that kingpin's Parse gives.
 func Register(app Commander) map[string]Command {
 	all := map[string]Command{}
-	for _, add := range []func(Commander) (*kingpin.CmdClause, Command){load, compareCommand, restart} {
+	for _, add := range []func(Commander) (*kingpin.CmdClause, Command){load, compareCommand, restart, catchUp} {
 		clause, command := add(app)
 		all[clause.FullCommand()] = command
 	}
@@ -48,6 +48,7 @@ func loadFlags(cmd *kingpin.CmdClause, o *bench.Options) {
 	cmd.Flag("duration", "Length of the load; 0s means until --rounds is reached.").Default(o.Duration.String()).DurationVar(&o.Duration)
 	cmd.Flag("rounds", "Samples of each series after which the load ends; 0 means after --duration.").Default(fmt.Sprint(o.Rounds)).IntVar(&o.Rounds)
 	cmd.Flag("interval", "Time between the samples of a series.").Default(o.Interval.String()).DurationVar(&o.Interval)
+	cmd.Flag("random", "Values that do not compress: eight bytes a sample.").Default(fmt.Sprint(o.Random)).BoolVar(&o.Random)
 	cmd.Flag("seed", "Seed of the values.").Default(fmt.Sprint(o.Seed)).Uint64Var(&o.Seed)
 }
 

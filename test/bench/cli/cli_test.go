@@ -37,7 +37,7 @@ func TestLoadCommand(t *testing.T) {
 func TestRegisterBelowACommand(t *testing.T) {
 	app := kingpin.New("deucalion", "")
 	commands := cli.Register(app.Command("bench", ""))
-	for _, name := range []string{"bench load", "bench compare", "bench restart"} {
+	for _, name := range []string{"bench load", "bench compare", "bench restart", "bench catchup"} {
 		require.Contains(t, commands, name)
 	}
 }

@@ -5,10 +5,12 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 
 	"github.com/alecthomas/kingpin/v2"
+	"github.com/alecthomas/units"
 
 	"github.com/deucaliondb/deucalion/test/bench"
 	"github.com/deucaliondb/deucalion/test/bench/compare"
@@ -79,5 +81,26 @@ func restart(app Commander) (*kingpin.CmdClause, Command) {
 		return compare.Restart(ctx, compare.RestartOptions{
 			Bin: w.bin, Dir: w.dir, Nodes: *nodes, Flags: w.flags, Load: o, Out: out,
 		})
+	}
+}
+
+// catchUp measures what nodes fetch that the log alone does not bring back.
+func catchUp(app Commander) (*kingpin.CmdClause, Command) {
+	cmd := app.Command("catchup", "Fill a cluster and measure how a node comes back that has missed an hour and the log since, and one that has lost its disk.")
+	o := compare.CatchUpOptions{Load: bench.Defaults()}
+	o.Load.Batch, o.Load.Random = 5000, true
+	cmd.Flag("size", "Bytes of blocks of each node to begin with.").Default("2GiB").BytesVar((*units.Base2Bytes)(&o.Size))
+	cmd.Flag("protocol", "Version of remote write: 1 or 2.").Default(fmt.Sprint(o.Load.Protocol)).IntVar(&o.Load.Protocol)
+	cmd.Flag("batch", "Samples in one request.").Default(fmt.Sprint(o.Load.Batch)).IntVar(&o.Load.Batch)
+	cmd.Flag("senders", "Requests under way at the same time.").Default(fmt.Sprint(o.Load.Senders)).IntVar(&o.Load.Senders)
+	w := whereFlags(cmd)
+	return cmd, func(ctx context.Context, out io.Writer) error {
+		remove, err := w.prepare()
+		if err != nil {
+			return err
+		}
+		defer remove()
+		o.Bin, o.Dir, o.Flags, o.Out = w.bin, w.dir, w.flags, out
+		return compare.CatchUp(ctx, o)
 	}
 }
