@@ -91,6 +91,21 @@ func (d *disk) measure() (changed bool) {
 	return was != now
 }
 
+// startShare is the part of min that must be free for a start: replaying the log fills memtables, which write chunks.
+// While it runs a node keeps four times as much; only something else on this disk can have taken it.
+const startShare = 8
+
+// checkStart refuses a start on a disk that is so full that TSDB would panic.
+func (d *disk) checkStart() error {
+	d.free.Store(math.MaxInt64) // where it cannot be told
+	d.measure()
+	if free := d.free.Load(); free < d.min/startShare {
+		return fmt.Errorf("%w: %d bytes free, a start needs %d (an eighth of --storage.min-free): make room, or lower the flag",
+			ErrDiskFull, free, d.min/startShare)
+	}
+	return nil
+}
+
 // judge applies the marks. A level is left only a tenth above the mark at which it was entered.
 func (d *disk) judge(was diskLevel, free int64) diskLevel {
 	mark := func(level diskLevel, m int64) bool {

@@ -76,6 +76,21 @@ func TestDiskOneNodeLow(t *testing.T) {
 	require.Equal(t, 0.0, leader.metric("deucalion_storage_disk_low"))
 }
 
+// A node does not begin to replay its log when there is no room for that.
+func TestDiskTooFullToStart(t *testing.T) {
+	free := int64(minFree/8 - 1)
+	cfg := cluster.Config{Dir: t.TempDir(), MinFree: minFree, OnFatal: func(error) {}}
+	cfg.SetFree(func() int64 { return free })
+	s, err := cluster.OpenSnapshots(cfg.Dir, testLogger(t, "n"))
+	require.NoError(t, err)
+	f, err := fsm.Open(fsm.Options{Dir: cfg.Dir}, "")
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = cluster.Start(cfg, f, s)
+	require.ErrorIs(t, err, cluster.ErrDiskFull)
+	require.ErrorContains(t, err, "--storage.min-free")
+}
+
 // When all are low, appends are refused at once and what makes room is not; below half, nothing is taken.
 func TestDiskAllLow(t *testing.T) {
 	nodes, free := startWithDisks(t)
