@@ -172,7 +172,8 @@ func TestCatchUpRefusesWhatHasRottedAtTheSource(t *testing.T) {
 	before := n.fetched()
 	flipBit(t, files[0])
 	l.caughtUp(t)
-	require.Less(t, n.fetched()-before, l.leader.offered()+1, "what was right is kept")
+	// Once more at most what a rival that was elected meanwhile offers: what was right is kept.
+	require.Less(t, n.fetched()-before, 2*l.leader.offered())
 }
 
 // A fetch goes on when the leader changes, and its result is the base for the new leader's snapshot.
