@@ -127,6 +127,9 @@ func (c *crasher) round(name fault.Name) string {
 		c.progress(c.rng.IntN(60))
 	}
 	harness.Start(c.t, c.cluster)
+	if wiped {
+		c.awaitVote(n)
+	}
 	return fmt.Sprintf("%s died at %s@%d%s", n.Name, name, nth, note)
 }
 
@@ -155,6 +158,21 @@ func (c *crasher) prepare(name fault.Name, n *local.Server) (wiped bool) {
 		require.NoError(c.t, os.MkdirAll(n.Dir, 0o755))
 	}
 	return wiped
+}
+
+// awaitVote waits until a node that was wiped has its vote again: with another one dead the cluster would have no leader
+// before, and rightly so.
+func (c *crasher) awaitVote(n *local.Server) {
+	c.t.Helper()
+	cl := n.Client()
+	defer cl.Close()
+	harness.Await(c.t, time.Minute, "the vote of "+n.Name, func(ctx context.Context) error {
+		m, err := cl.Metrics(ctx)
+		if err == nil && m.Sum("deucalion_cluster_recovering") != 0 {
+			err = errors.New("it is recovering")
+		}
+		return err
+	})
 }
 
 // awaitSnapshots waits until n has so many Raft snapshots of a log index of at least from.
