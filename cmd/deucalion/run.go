@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	opts.log.Writer = stderr
 	logger := promslog.New(&opts.log)
+	slog.SetDefault(logger) // net/http's HTTP/2 writes to the log package, which goes there now
 	conf, err := loadConfig(opts.configFile, logger)
 	if err != nil {
 		logger.Error(fmt.Sprintf("Error loading config (--config.file=%s)", opts.configFile), "err", err)
