@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -220,7 +219,7 @@ func requestFrom(c raft.WithRPCHeader) string { return string(c.GetRPCHeader().I
 
 // writeSummed replaces a small file of one line durably; a second line holds its CRC-32C.
 func writeSummed(name string, line []byte) error {
-	return writeFileDurably(name, fmt.Appendf(slices.Clip(line), "\n%08x\n", crc32.Checksum(line, castagnoli)))
+	return writeFileDurably(name, appendSum(append(slices.Clip(line), '\n'), line))
 }
 
 // readSummed returns the line. The error is errSum if the file is not what was written.
@@ -230,7 +229,7 @@ func readSummed(name string) ([]byte, error) {
 		return nil, err
 	}
 	line, sum, _ := bytes.Cut(b, []byte("\n"))
-	if string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(line, castagnoli)) {
+	if !bytes.Equal(sum, appendSum(nil, line)) {
 		return nil, fmt.Errorf("%s: %w", name, errSum)
 	}
 	return line, nil

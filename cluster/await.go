@@ -58,23 +58,39 @@ func (n *Node) awaitNode(ctx context.Context, id string, r awaitRequest) error {
 	if id == n.id {
 		return n.awaitHere(ctx, r)
 	}
+	var reply awaitReply
+	err := n.pollMember(ctx, id, rpcAwait, r, &reply, func() (bool, error) {
+		if reply.Err != "" {
+			return true, errors.New(reply.Err)
+		}
+		return reply.Done, nil
+	})
+	if errors.Is(err, errDead) {
+		return nil
+	}
+	return err
+}
+
+// errDead: gossip holds a member that does not answer for dead.
+var errDead = errors.New("out of reach")
+
+// pollMember repeats a call, which the member answers within awaitPoll, until done is true of the reply, gossip holds the
+// member for dead (errDead), it has been out of reach for awaitGrace, or ctx ends.
+func (n *Node) pollMember(ctx context.Context, id, call string, request, reply any, done func() (bool, error)) error {
 	var lost time.Time // since when the member has been out of reach
 	for ctx.Err() == nil {
-		var reply awaitReply
 		pctx, cancel := context.WithTimeout(ctx, awaitPoll+dialTimeout)
-		err := n.client.callJSON(pctx, id, rpcAwait, r, &reply)
+		err := n.client.callJSON(pctx, id, call, request, reply)
 		cancel()
-		switch {
-		case err == nil && reply.Err != "":
-			return errors.New(reply.Err)
-		case err == nil && reply.Done:
-			return nil
-		case err == nil:
+		if err == nil {
+			if ok, err := done(); ok {
+				return err
+			}
 			lost = time.Time{}
 			continue
 		}
 		if _, alive := n.gossip.member(id); !alive {
-			return nil
+			return fmt.Errorf("%w: %w", errDead, err)
 		}
 		if lost.IsZero() {
 			lost = time.Now()

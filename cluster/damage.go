@@ -41,10 +41,17 @@ func (n *Node) watchDamage(ctx context.Context) {
 	}
 }
 
-// othersAreWell tells whether every other member is there and has no trouble of its own.
-func (n *Node) othersAreWell(ctx context.Context) bool {
-	for _, s := range n.Nodes(ctx) {
-		if s.ID != n.id && (s.Role == RoleUnreachable || s.Err != "") {
+// othersAreWell tells whether this node may go.
+func (n *Node) othersAreWell(ctx context.Context) bool { return mayRepair(n.id, n.Nodes(ctx)) }
+
+// mayRepair: the others are there, have their votes and no trouble of their own, for a node that repairs itself may have
+// no vote meanwhile. Of several that are damaged the one with the lowest id goes first, and the next when that is well.
+func mayRepair(self string, members []NodeStatus) bool {
+	for _, s := range members {
+		if s.ID == self {
+			continue
+		}
+		if s.Role == RoleUnreachable || s.Err != "" || s.Recovering != "" || s.Damaged != "" && s.ID < self {
 			return false
 		}
 	}

@@ -127,30 +127,17 @@ func (n *Node) askDigest(ctx context.Context, id string, r digestRequest) (fsm.D
 	if id == n.id {
 		return n.digestHere(ctx, r)
 	}
-	var lost time.Time // since when the member has been out of reach
-	for ctx.Err() == nil {
-		var reply digestReply
-		pctx, cancel := context.WithTimeout(ctx, awaitPoll+dialTimeout)
-		err := n.client.callJSON(pctx, id, rpcDigest, r, &reply)
-		cancel()
-		switch {
-		case err == nil && reply.Err != "":
-			return fsm.DigestResult{}, errors.New(reply.Err)
-		case err == nil && reply.Result != nil:
-			return *reply.Result, nil
-		case err == nil:
-			lost = time.Time{}
-			continue
+	var reply digestReply
+	err := n.pollMember(ctx, id, rpcDigest, r, &reply, func() (bool, error) {
+		if reply.Err != "" {
+			return true, errors.New(reply.Err)
 		}
-		if lost.IsZero() {
-			lost = time.Now()
-		}
-		if _, alive := n.gossip.member(id); !alive || time.Since(lost) > awaitGrace {
-			return fsm.DigestResult{}, fmt.Errorf("out of reach: %w", err)
-		}
-		sleep(ctx, retryMax)
+		return reply.Result != nil, nil
+	})
+	if err != nil {
+		return fsm.DigestResult{}, err
 	}
-	return fsm.DigestResult{}, ctx.Err()
+	return *reply.Result, nil
 }
 
 var errDigestSkipped = errors.New("this node passed the entry without computing it (it restarted or took over a snapshot)")

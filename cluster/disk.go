@@ -53,6 +53,7 @@ type disk struct {
 	dirs   []string
 	statfs func(dir string) (int64, error)
 	logger *slog.Logger
+	blind  bool // the last look failed; the watcher's own
 
 	free    atomic.Int64
 	current atomic.Int32 // a diskLevel
@@ -79,11 +80,15 @@ func (d *disk) measure() (changed bool) {
 	for _, dir := range d.dirs {
 		n, err := d.statfs(dir)
 		if err != nil {
-			d.logger.Warn("Cannot tell how much room the disk has", "dir", dir, "err", err)
+			if !d.blind {
+				d.logger.Warn("Cannot tell how much room the disk has", "dir", dir, "err", err)
+			}
+			d.blind = true
 			return false
 		}
 		free = min(free, n)
 	}
+	d.blind = false
 	d.free.Store(free)
 	was := d.level()
 	now := d.judge(was, free)

@@ -4,7 +4,6 @@
 package cluster
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,13 +54,9 @@ func (m *snapshotMeta) write(dir string) (err error) {
 
 // readSnapshotMeta reads and checks dir/meta.json.
 func readSnapshotMeta(dir string) (*snapshotMeta, error) {
-	b, err := os.ReadFile(filepath.Join(dir, metaName))
+	line, err := readSummed(filepath.Join(dir, metaName))
 	if err != nil {
 		return nil, err
-	}
-	line, sum, _ := bytes.Cut(b, []byte("\n"))
-	if !bytes.Equal(sum, appendSum(nil, line)) {
-		return nil, fmt.Errorf("%s: wrong checksum", metaName)
 	}
 	m := &snapshotMeta{}
 	if err := json.Unmarshal(line, m); err != nil {

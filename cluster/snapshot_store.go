@@ -134,7 +134,11 @@ func (s *SnapshotStore) load(name string, verify func(string) error) error {
 
 // dropDamaged keeps those set aside from filling the disk: they hold on to blocks that are long gone.
 func (s *SnapshotStore) dropDamaged(names []string) error {
-	slices.Sort(names)
+	index := func(name string) uint64 {
+		id, _ := parseSnapshotID(strings.TrimSuffix(name, damagedSuffix))
+		return id.index
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(index(a), index(b)) }) // not by letters: 9 before 10
 	for len(names) > retainDamaged {
 		s.logger.Warn("Removing an old damaged Raft snapshot", "snapshot", names[0])
 		if err := os.RemoveAll(filepath.Join(s.dir, names[0])); err != nil {

@@ -39,6 +39,7 @@ type NodeStatus struct {
 	Level         uint32 `json:"level"`                // of the log format that the node knows
 	Recovering    string `json:"recovering,omitempty"` // why the node has no vote
 	Disk          string `json:"disk,omitempty"`       // "low" or "critical"
+	Damaged       string `json:"damaged,omitempty"`    // what on the node's disk is not what was written
 	Err           string `json:"err,omitempty"`
 	// CatchUp is there while the node fetches a snapshot of another one.
 	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
@@ -60,6 +61,7 @@ type nodeReport struct {
 	Voters       []string       `json:"voters,omitempty"`
 	Recovering   string         `json:"recovering,omitempty"`
 	Disk         string         `json:"disk,omitempty"`
+	Damaged      string         `json:"damaged,omitempty"`
 	Err          string         `json:"err,omitempty"` // why the node is broken
 	CatchUp      *CatchUpStatus `json:"catch_up,omitempty"`
 	Digest       *DigestStatus  `json:"digest,omitempty"`
@@ -73,6 +75,9 @@ func (n *Node) ownReport() nodeReport {
 		CatchUp:   n.catchUp.status(),
 		LastIndex: n.raft.LastIndex(), Voters: voters(n.servers()), Recovering: n.amnesia.reason(), Disk: n.disk.level().String(),
 		Level: n.fsm.Level(), Digest: n.verdicts.status(),
+	}
+	if err := n.fsm.Damage(); err != nil {
+		r.Damaged = err.Error()
 	}
 	if n.fsmFailed() {
 		r.Err = n.fsm.Err().Error()
@@ -136,7 +141,7 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 	}
 	st.AppliedIndex, st.CommitIndex, st.BlocksBytes, st.Err = r.AppliedIndex, r.CommitIndex, r.BlocksBytes, r.Err
 	st.HTTPAddress, st.Version, st.Level = r.HTTPAddress, r.Version, max(r.Level, firstLevel)
-	st.CatchUp, st.Digest, st.Recovering, st.Disk = r.CatchUp, r.Digest, r.Recovering, r.Disk
+	st.CatchUp, st.Digest, st.Recovering, st.Disk, st.Damaged = r.CatchUp, r.Digest, r.Recovering, r.Disk, r.Damaged
 	switch {
 	case r.Leader:
 		st.Role = RoleLeader

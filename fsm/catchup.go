@@ -165,7 +165,7 @@ func (c *CatchUp) needed(b storage.BlockFiles) bool {
 
 func overlap(a, b storage.BlockFiles) bool { return a.MinTime < b.MaxTime && b.MinTime < a.MaxTime }
 
-// FetchBytes and KeepBytes are the sizes of both parts.
+// FetchBytes is the size of what is fetched.
 func (c *CatchUp) FetchBytes() int64 { return sumBytes(c.Fetch) }
 
 // KeepBytes is the size of what is linked.

@@ -50,6 +50,7 @@ func (s *Store) scrubLoop() {
 		}
 		s.m.scrubs.Inc()
 		s.m.scrubSeconds.Set(time.Since(start).Seconds())
+		s.m.damaged.Set(0) // retention may have removed what was damaged
 		if err != nil {
 			s.m.damaged.Set(1)
 			s.opts.Logger.Error("A block on the disk is damaged", "err", err)
