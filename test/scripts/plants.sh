@@ -10,14 +10,14 @@ cd "$(dirname "$0")/../.."
 
 # defect, package, tests, environment of the suite
 plants='
-ack-before-commit     cluster     TestPartitions                  DEUCALION_PARTITION_TIME=20s
-unconfirmed-leader    test/kill   TestPausedLeader                -
-publish-early         cluster     TestPartitions                  DEUCALION_PARTITION_TIME=20s
+ack-before-commit     cluster     TestLeaderWithoutMajority       -
+unconfirmed-leader    cluster     TestLeaderWithoutMajority       -
+publish-early         cluster     TestIndexIsPublishedAfterItsEntries -
 stale-linearizable    cluster     TestReadIndexSeesEarlierWrites  -
 heartbeat-fast-path   cluster     TestTransportHasNoHeartbeatFastPath -
 skip-log-fsync        cluster     TestPowerLoss                   -
 apply-twice           cluster     TestReplayBeginsAtTheSnapshot   -
-lose-delete-at-flush  test/crash  TestCrashPoints                 DEUCALION_CRASH_ROUNDS=3
+lose-delete-at-flush  storage     TestDeleteRacesFlush            -
 lose-delete-at-merge  storage     TestDeleteRacesMerge            -
 forget-out-of-order   fsm         TestTwin                        DEUCALION_TWIN_RUNS=2
 restore-keeps-tables  fsm         TestTwin                        DEUCALION_TWIN_RUNS=2
