@@ -67,7 +67,7 @@ func (n *Node) bootstrapGroup() []member {
 		if len(n.cfg.Peers) > 0 {
 			return nil // with a cluster of its own it could never join theirs
 		}
-		return []member{{ID: n.id, memberMeta: n.meta()}}
+		return []member{{ID: n.id, memberMeta: n.gossip.meta()}}
 	}
 	var group []member // by id
 	for _, m := range n.gossip.members() {

@@ -37,6 +37,8 @@ type memberMeta struct {
 	HasState  bool   `json:"s,omitempty"`
 	// Level is the newest level of the log format that the node knows, see level.go.
 	Level uint32 `json:"l,omitempty"`
+	// Attributes are the layer above's, see SetAttribute.
+	Attributes map[string]string `json:"a,omitempty"`
 }
 
 // gossip finds the other nodes and says who is alive. It decides nothing.
@@ -58,6 +60,9 @@ type gossip struct {
 	adopted map[string]time.Time // members believed to have moved, see adopt
 	moved   time.Time            // when another node last held this node's id for one at another address
 
+	attributes map[string]string // replaced, never changed
+	moving     chan struct{}     // closed and replaced when alive changes
+
 	written map[string]seenAt // what seenFile holds; of keepMeta's goroutine
 }
 
@@ -65,6 +70,7 @@ func startGossip(n *Node) (*gossip, error) {
 	g := &gossip{
 		node: n, logger: n.logger, metrics: n.metrics, conflicts: make(chan conflict, 8),
 		alive: make(map[string]member), adopted: make(map[string]time.Time),
+		moving: make(chan struct{}),
 	}
 	g.loadSeen()
 	host, port, err := splitAddress(n.cfg.GossipListenAddress, 0)
@@ -186,8 +192,13 @@ func (g *gossip) close(leave time.Duration) error {
 }
 
 // meta is this node's, now.
-func (n *Node) meta() memberMeta {
+func (g *gossip) meta() memberMeta {
+	g.mu.Lock()
+	attributes := g.attributes
+	g.mu.Unlock()
+	n := g.node
 	return memberMeta{
+		Attributes:  attributes,
 		RaftAddress: n.advertise, HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
 		ClusterID: n.clusterID(), Expect: n.cfg.BootstrapExpect, HasState: n.hasState(), Level: n.fsm.Level(),
 	}

@@ -18,7 +18,7 @@ type gossipDelegate gossip
 
 // NodeMeta implements memberlist.Delegate.
 func (d *gossipDelegate) NodeMeta(limit int) []byte {
-	b := encodeMeta(d.node.meta(), limit)
+	b := encodeMeta((*gossip)(d).meta(), limit)
 	d.mu.Lock()
 	d.sent = string(b)
 	d.mu.Unlock()
@@ -67,6 +67,7 @@ func (d *gossipDelegate) NotifyLeave(node *memberlist.Node) {
 	defer d.mu.Unlock()
 	if d.alive[node.Name].GossipAddress == gossipAddress(node) { // else it lives on elsewhere, see adopt
 		delete(d.alive, node.Name)
+		d.tellLocked()
 	}
 }
 
@@ -80,6 +81,13 @@ func (d *gossipDelegate) put(node *memberlist.Node) {
 	delete(d.adopted, m.ID)
 	d.alive[m.ID] = m
 	d.seen[m.ID] = seenAt{m.GossipAddress, m.RaftAddress}
+	d.tellLocked()
+}
+
+// tellLocked wakes those who wait for a change of the members.
+func (d *gossipDelegate) tellLocked() {
+	close(d.moving)
+	d.moving = make(chan struct{})
 }
 
 func decodeMember(node *memberlist.Node) (member, error) {

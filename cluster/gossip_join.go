@@ -58,7 +58,7 @@ func (g *gossip) keepMeta(ctx context.Context) {
 	tick(ctx, metaEvery, func() {
 		g.keepSeen()
 		g.dropAdopted()
-		b := encodeMeta(g.node.meta(), 512)
+		b := encodeMeta(g.meta(), 512)
 		g.mu.Lock()
 		same := g.sent == string(b)
 		g.mu.Unlock()

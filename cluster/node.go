@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,7 @@ type Node struct {
 	reads    *batcher // leader's rounds
 	asks     *batcher // follower's questions to the leader
 	fresh    *freshness
+	peers    atomic.Pointer[http.Handler] // see HandlePeers
 	verdicts *verdicts
 	started  time.Time
 
@@ -67,8 +69,10 @@ type Node struct {
 	wg          sync.WaitGroup
 	persistStop context.CancelFunc // ends a snapshot that is being written
 
-	leaderMu    sync.Mutex    // protects the following
-	leaderMoved chan struct{} // closed and replaced when the leader changes
+	leaderMu    sync.Mutex      // protects the following
+	leaderMoved chan struct{}   // closed and replaced when the leader changes
+	term        context.Context // of the newest term that this node leads or led, or nil
+	termMoved   chan struct{}   // closed and replaced when term changes
 }
 
 // ID returns the node's id.

@@ -36,6 +36,7 @@ func (n *Node) leadTerm(ctx context.Context) bool {
 		if !n.markTerm(ctx) || !n.nameCluster(ctx) {
 			return
 		}
+		n.setTerm(ctx)
 		wg.Go(func() { n.keepMembers(ctx) })
 		wg.Go(func() { n.keepDigests(ctx) })
 		n.doDuties(ctx)

@@ -44,6 +44,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 		cfg: cfg, id: id, instance: randomHex(8), logger: cfg.Logger, metrics: newMetrics(cfg.Registerer),
 		fsm: f, snapshots: s, book: &addressBook{}, amnesia: amnesia, disk: newDisk(cfg),
 		stopped: make(chan struct{}), dead: make(chan struct{}), leaderMoved: make(chan struct{}),
+		termMoved: make(chan struct{}),
 	}
 	if s.damaged > 0 {
 		n.metrics.heals.WithLabelValues(partSnapshot).Inc()

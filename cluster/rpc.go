@@ -49,6 +49,7 @@ var rpcErrors = map[string]error{
 	"disk-full":  ErrDiskFull,
 	"too-large":  ErrTooLarge,
 	"stopped":    ErrStopped,
+	"no-handler": ErrNoHandler,
 	"fsm-failed": ErrFSMFailed,
 	"wrong-node": ErrWrongNode,
 	"deadline":   context.DeadlineExceeded,
@@ -91,6 +92,7 @@ func newRPCServer(n *Node) *rpcServer {
 		}
 		n.source.serve(w, r)
 	})
+	mux.HandleFunc(rpcPrefix+rpcPeer+"/", s.servePeer)
 	handle(rpcDigest, small, n.handleDigest)
 	handle(rpcVerdict, 1<<20, n.handleVerdict)
 	s.http = &http.Server{

@@ -4,6 +4,8 @@
 package fsm
 
 import (
+	"strings"
+
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -30,6 +32,7 @@ type Batch struct {
 
 	doubtful []doubtful
 	basis    uint64 // FSM.erased when the first doubtful verdict was found
+	verdict  Reason // see Verdict
 
 	out Outcome
 }
@@ -162,6 +165,7 @@ func (b *Batch) target() (*samples, chunks.HeadSeriesRef) {
 
 // Float adds a float sample; t is in milliseconds.
 func (b *Batch) Float(t int64, v float64) {
+	b.verdict = Accepted
 	if b.decided(storage.Sample{T: t, V: v}) {
 		return
 	}
@@ -171,6 +175,7 @@ func (b *Batch) Float(t int64, v float64) {
 
 // Histogram adds an integer histogram, which passes to the batch.
 func (b *Batch) Histogram(t int64, h *histogram.Histogram) {
+	b.verdict = Accepted
 	x := storage.Sample{T: t, H: h}
 	if b.invalid(x) || b.decided(x) {
 		return
@@ -186,6 +191,7 @@ func (b *Batch) Histogram(t int64, h *histogram.Histogram) {
 
 // FloatHistogram adds a float histogram, which passes to the batch.
 func (b *Batch) FloatHistogram(t int64, fh *histogram.FloatHistogram) {
+	b.verdict = Accepted
 	x := storage.Sample{T: t, FH: fh}
 	if b.invalid(x) || b.decided(x) {
 		return
@@ -209,10 +215,10 @@ func (b *Batch) Exemplar(e exemplar.Exemplar) {
 	b.out.Exemplars++
 }
 
-// Metadata adds the metadata of a metric family, unless it is known.
+// Metadata adds the metadata of a metric family, unless it is known. family is not kept.
 func (b *Batch) Metadata(family string, m metadata.Metadata) {
 	if family != "" && !b.f.metadata.has(family, m) {
-		b.entry.metadata = append(b.entry.metadata, familyMetadata{family, m})
+		b.entry.metadata = append(b.entry.metadata, familyMetadata{strings.Clone(family), m})
 	}
 }
 
@@ -220,7 +226,15 @@ func (b *Batch) Metadata(family string, m metadata.Metadata) {
 // itself cannot accept, such as a timestamp in the far future.
 func (b *Batch) Refuse(t int64, r Reason) { b.refuse(b.Labels(), t, r) }
 
+// Verdict is what this node's state says of the sample that was added last; what other writers do meanwhile may change
+// it. Accepted also when the log alone can tell.
+func (b *Batch) Verdict() Reason { return b.verdict }
+
+// OutOfOrder tells whether the current series has a sample at or after t, as far as this node knows.
+func (b *Batch) OutOfOrder(t int64) bool { return b.cur != nil && t <= b.cur.lastT.Load() }
+
 func (b *Batch) refuse(ls labels.Labels, t int64, r Reason) {
+	b.verdict = r
 	if b.out.Refused == nil {
 		b.out.Refused = map[Reason]int{}
 	}
@@ -280,8 +294,12 @@ func (b *Batch) lookUp(x storage.Sample) bool {
 	case found && same(old, x):
 		b.doubtful = append(b.doubtful, doubtful{b.cur, x, Accepted})
 	case found:
+		b.verdict = Duplicate
 		b.doubtful = append(b.doubtful, doubtful{b.cur, x, Duplicate})
 	default:
+		if f.settings.Load().OutOfOrderWindow == 0 {
+			b.verdict = OutOfOrder // and in the log all the same: another writer may have sent just this sample
+		}
 		return false
 	}
 	return true

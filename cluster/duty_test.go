@@ -1,0 +1,105 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/cluster"
+)
+
+// A duty runs on the leader, has everything that was acknowledged before, and moves with the leadership.
+func TestDutyFollowsTheLeader(t *testing.T) {
+	nodes := startCluster(t, nil)
+	var running atomic.Int32
+	began := make(chan *testNode, 16)
+	for _, n := range nodes {
+		n.RunDuty(func(ctx context.Context) {
+			running.Add(1)
+			defer running.Add(-1)
+			began <- n
+			<-ctx.Done()
+		})
+	}
+	next := func() *testNode {
+		select {
+		case n := <-began:
+			return n
+		case <-time.After(10 * time.Second):
+			t.Fatal("the duty runs nowhere")
+			return nil
+		}
+	}
+	first := next()
+	leader, rest := leaderOf(t, nodes)
+	require.Equal(t, leader.ID(), first.ID())
+	for i := range 50 {
+		rest[0].mustWrite(i)
+	}
+	require.NoError(t, leader.TransferLeadership(t.Context()))
+	second := next()
+	require.NotEqual(t, first.ID(), second.ID())
+	require.Equal(t, 50, second.count(), "what was acknowledged before the duty began")
+	require.Eventually(t, func() bool { return running.Load() == 1 }, 5*time.Second, 5*time.Millisecond)
+	second.crash()
+	third := next()
+	require.NotEqual(t, second.ID(), third.ID())
+}
+
+func TestAttributesSpread(t *testing.T) {
+	nodes := startCluster(t, nil)
+	changed := nodes[2].MembersChanged()
+	nodes[0].SetAttribute("scrape", "1")
+	nodes[0].SetAttribute("gone", "1")
+	nodes[0].SetAttribute("gone", "")
+	select {
+	case <-changed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("nobody was told")
+	}
+	for _, n := range nodes {
+		require.Eventually(t, func() bool {
+			text := ""
+			for _, m := range n.Members() {
+				text += fmt.Sprint(m.ID, m.Attributes)
+			}
+			return text == "n0map[scrape:1]n1map[]n2map[]"
+		}, 10*time.Second, 10*time.Millisecond, "%v", n.Members())
+	}
+	nodes[1].crash()
+	require.Eventually(t, func() bool { return len(nodes[2].Members()) == 2 }, 15*time.Second, 10*time.Millisecond)
+}
+
+func TestAskPeer(t *testing.T) {
+	nodes := startCluster(t, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := nodes[0].AskPeer(ctx, "n1", http.MethodGet, "/x", nil, nil)
+	require.ErrorIs(t, err, cluster.ErrNoHandler)
+	nodes[1].HandlePeers(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s %s %s", r.Method, r.URL, r.Header.Get("X-Test"), body)
+	}))
+	for _, from := range nodes {
+		resp, err := from.AskPeer(ctx, "n1", http.MethodPost, "/api/v1/targets?state=active", http.Header{"X-Test": {"a"}}, strings.NewReader("b"))
+		require.NoError(t, err)
+		text, err := io.ReadAll(resp.Body)
+		require.NoError(t, resp.Body.Close())
+		require.NoError(t, err)
+		require.Equal(t, http.StatusTeapot, resp.StatusCode)
+		require.Equal(t, "POST /api/v1/targets?state=active a b", string(text))
+	}
+	_, err = nodes[0].AskPeer(ctx, "nobody", http.MethodGet, "/", nil, nil)
+	require.Error(t, err)
+}

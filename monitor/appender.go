@@ -1,0 +1,143 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/deucaliondb/deucalion/fsm"
+)
+
+var errEnded = errors.New("appender was committed or rolled back before")
+
+// base is what both kinds of appenders do. What the state of this node says of a sample is told by add, as Prometheus's
+// callers want it: a refusal that a commit reports would fail a whole scrape, or with OTLP pass unseen.
+type base struct {
+	to       *Appendable
+	ctx      context.Context
+	batch    *fsm.Batch // nil after the end
+	reported int        // refusals that add has returned
+}
+
+// add puts a sample into the batch and returns the ref of its series: any number but zero that stays the same, for the
+// scraper tracks the staleness of series by it. It means nothing to us: the label set finds the series.
+func (b *base) add(ref storage.SeriesRef, ls labels.Labels, t int64, v float64, h *histogram.Histogram, fh *histogram.FloatHistogram, rejectOutOfOrder bool) (storage.SeriesRef, error) {
+	if b.batch == nil {
+		return 0, errEnded
+	}
+	if ls.IsEmpty() {
+		return 0, errors.New("sample without labels")
+	}
+	if name, duplicate := ls.HasDuplicateLabelNames(); duplicate {
+		return 0, fmt.Errorf(`label name "%s" is not unique`, name)
+	}
+	b.batch.Series(nil, ls)
+	if rejectOutOfOrder && b.batch.OutOfOrder(t) {
+		return 0, storage.ErrOutOfOrderSample
+	}
+	switch {
+	case fh != nil:
+		if err := fh.Validate(); err != nil {
+			return 0, err
+		}
+		b.batch.FloatHistogram(t, fh)
+	case h != nil:
+		if err := h.Validate(); err != nil {
+			return 0, err
+		}
+		b.batch.Histogram(t, h)
+	default:
+		b.batch.Float(t, v)
+	}
+	if r := b.batch.Verdict(); r != fsm.Accepted {
+		b.reported++
+		b.to.refused.WithLabelValues(r.String()).Inc()
+		return 0, r.Err()
+	}
+	if ref == 0 {
+		ref = storage.SeriesRef(ls.Hash() | 1<<63)
+	}
+	return ref, nil
+}
+
+// zero adds the sample that says that a counter began at st. It is best effort: what is older than the series'
+// newest sample is left out.
+func (b *base) zero(ls labels.Labels, st, t int64, h *histogram.Histogram, fh *histogram.FloatHistogram) {
+	if st <= 0 || st >= t || b.batch == nil {
+		return
+	}
+	b.batch.Series(nil, ls)
+	if b.batch.OutOfOrder(st) {
+		return
+	}
+	switch {
+	case fh != nil:
+		b.batch.FloatHistogram(st, &histogram.FloatHistogram{
+			CounterResetHint: histogram.CounterReset, Schema: fh.Schema, ZeroThreshold: fh.ZeroThreshold, CustomValues: fh.CustomValues,
+		})
+	case h != nil:
+		b.batch.Histogram(st, &histogram.Histogram{
+			CounterResetHint: histogram.CounterReset, Schema: h.Schema, ZeroThreshold: h.ZeroThreshold, CustomValues: h.CustomValues,
+		})
+	default:
+		b.batch.Float(st, 0)
+	}
+	if b.batch.Verdict() != fsm.Accepted {
+		b.reported++
+	}
+}
+
+func (b *base) exemplars(ls labels.Labels, es ...exemplar.Exemplar) {
+	if b.batch == nil || len(es) == 0 {
+		return
+	}
+	b.batch.Series(nil, ls)
+	for _, e := range es {
+		b.batch.Exemplar(e)
+	}
+}
+
+// Commit implements storage.AppenderTransaction. Samples that another writer has overtaken meanwhile are counted and are
+// no error, as in Prometheus.
+func (b *base) Commit() error {
+	if b.batch == nil {
+		return errEnded
+	}
+	defer b.end()
+	ctx, cancel := context.WithTimeout(b.ctx, b.to.opts.Timeout)
+	defer cancel()
+	out, err := b.batch.Commit(ctx, b.to.opts.Proposer)
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	total := 0
+	for _, n := range out.Refused {
+		total += n
+	}
+	if late := total - b.reported; late > 0 {
+		b.to.refused.WithLabelValues("overtaken").Add(float64(late))
+	}
+	return nil
+}
+
+// Rollback implements storage.AppenderTransaction.
+func (b *base) Rollback() error {
+	if b.batch == nil {
+		return errEnded
+	}
+	b.end()
+	return nil
+}
+
+func (b *base) end() {
+	b.batch.Release()
+	b.batch = nil
+}
