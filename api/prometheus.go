@@ -30,12 +30,16 @@ var errOwnHandler = errors.New("served by Deucalion's own handler")
 // and admin routes are our own.
 func (a *API) newPrometheusAPI() *v1.API {
 	cfg := a.cfg
+	scraping := cfg.Scraping
+	if scraping == nil {
+		scraping = nothing{}
+	}
 	return v1.NewAPI(
 		cfg.Engine, cfg.FSM,
 		nil, nil, // appendables: no stock receiver is enabled
 		cfg.FSM,
-		func(context.Context) v1.ScrapePoolsRetriever { return nothing{} },
-		func(context.Context) v1.TargetRetriever { return nothing{} },
+		func(context.Context) v1.ScrapePoolsRetriever { return scraping },
+		func(context.Context) v1.TargetRetriever { return scraping },
 		func(context.Context) v1.AlertmanagerRetriever { return nothing{} },
 		cfg.PrometheusConfig,
 		cfg.Flags,

@@ -60,6 +60,7 @@ func (a *API) ownRoutes(mux *http.ServeMux, b *barrier) {
 	handle("POST", "/write", a.gate.wrap(a.write))
 	handle("POST", "/read", a.gate.wrap(b.wrap(read)))
 	handle("GET", "/metadata", a.plain(a.gate.wrap(b.wrap(http.HandlerFunc(a.metadata)))))
+	a.targetRoutes(handle)
 	handle("GET", "/cluster", a.plain(http.HandlerFunc(a.clusterStatus)))
 	handle("POST PUT DELETE", "/admin/tsdb/delete_series", a.admin(a.deleteSeries))
 	handle("POST PUT", "/admin/tsdb/clean_tombstones", a.admin(a.cleanTombstones))
