@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/promql"
@@ -37,9 +38,12 @@ type node struct {
 	fsm       *fsm.FSM
 	cluster   *cluster.Node
 	appender  *monitor.Appendable
+	scraper   *monitor.Scraper
 	config    *reloader
 	server    *server
 	quit      chan struct{} // closed when a request asks for the end
+
+	discoveries *discovery.SDMetrics // of all discovery managers
 
 	stoppers []func(context.Context) error // run last to first, before HTTP is drained
 
@@ -176,8 +180,12 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := n.startScraping(o, known); err != nil {
+		return nil, err
+	}
 	served, err := api.New(api.Config{
 		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
+		Scraping:         n.scraper.Manager(),
 		PrometheusConfig: func() config.Config { return *n.config.config().file },
 		Flags:            o.shown,
 		BuildInfo:        buildInfo(),
