@@ -11,7 +11,7 @@ import (
 
 // membersEvery is how often the members are looked at when gossip tells of no change: which of them belong to the cluster
 // the Raft configuration says, which tells nobody.
-const membersEvery = time.Second
+const membersEvery = 500 * time.Millisecond
 
 // spread gives the scrape manager this node's share of the targets whenever the targets or the shares change, until the
 // context ends. A change of the shares passes at once; discovery is followed once every pause.
@@ -27,7 +27,7 @@ func (s *Scraper) spread() {
 	open := true // discovery may pass
 	for {
 		changed := s.cluster.MembersChanged()
-		if now := s.share(); !now.equal(mine) {
+		if now := s.share(mine); !now.equal(mine) {
 			s.move(&c, mine, now)
 			mine = now
 		}
@@ -69,20 +69,25 @@ func (s *Scraper) configure(c *catalogue, mine share) {
 	}
 }
 
-// share is what this node scrapes now. A node is in by what gossip says of it, like all others: so it stops when they
-// begin.
-func (s *Scraper) share() share {
+// share is what this node scrapes now, given what it scraped before. A node is in by what gossip says of it, like all
+// others: so it stops when they begin. One whose gossip does not reach the leader, because it has just started or is cut
+// off, stays at what it has: to it all others look dead, and it would scrape everything.
+func (s *Scraper) share(before share) share {
 	if s.mode == ShardLeader {
 		return share{all: s.leading.Load()}
 	}
-	var now share
+	now := share{self: s.cluster.ID()}
+	leader, known := s.cluster.Leader()
+	reached, in := false, false
 	for _, m := range s.cluster.Members() {
+		reached = reached || known && m.ID == leader
 		if m.Attributes[attribute] != "" {
 			now.members = append(now.members, m.ID)
+			in = in || m.ID == now.self
 		}
-		if m.ID == s.cluster.ID() {
-			now.self = m.ID
-		}
+	}
+	if in && !reached {
+		return before
 	}
 	return now
 }
