@@ -112,7 +112,7 @@ func (s *Scraper) move(c *catalogue, from, to share) {
 	if c.sets == nil {
 		return
 	}
-	s.logger.Info("Nodes that scrape have changed", "members", to.members, "all", to.all, "targets_in", come, "targets_out", went)
+	s.logger.Info("Nodes that scrape have changed", "members", to.members, "targets_in", come, "targets_out", went)
 	s.pass(c, to)
 }
 
