@@ -52,7 +52,7 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 		return nil, err
 	}
 	// The port is taken before the cluster sees this node: a wrong flag should not make it come and go.
-	if n.server, err = listen(o.listen, o.maxConnections, logger); err != nil {
+	if n.server, err = listen(o.listen, o.maxConnections, "", logger); err != nil {
 		return nil, err
 	}
 	if err := n.startCluster(o, conf); err != nil {
