@@ -81,6 +81,10 @@ type Config struct {
 	Appendable storage.AppendableV2
 	Search     SearchOptions
 	Consoles   ConsoleOptions
+	// PageTitle is the title of the web page.
+	PageTitle string
+	// MaxNotificationSubscribers bounds the clients of /api/v1/notifications/live.
+	MaxNotificationSubscribers int
 	// UserAssets is a directory that is served below /user; "": none.
 	UserAssets string
 	// LookbackDelta is how old a sample may be that /federate shows, and how often OTLP's target_info is repeated.
@@ -132,7 +136,7 @@ func New(cfg Config) (*API, error) {
 		logger:        cfg.Logger,
 		birth:         time.Now().UTC(),
 		gate:          &gate{cluster: cfg.Cluster},
-		notifications: notifications.NewNotifications(maxNotificationSubscribers, cfg.Registerer),
+		notifications: notifications.NewNotifications(cfg.MaxNotificationSubscribers, cfg.Registerer),
 	}
 	a.metrics = newMetrics(cfg.Registerer, a.gate)
 	a.write = remotewrite.New(remotewrite.Config{

@@ -62,14 +62,17 @@ func newInstance(t *testing.T, change func(*api.Config)) *instance {
 		CORSOrigin:       regexp.MustCompile("^(?:.*)$"),
 		EnableAdmin:      true,
 		LookbackDelta:    5 * time.Minute,
-		Consistency:      api.Bounded,
-		MaxStaleness:     10 * time.Second,
-		QueryTimeout:     100 * time.Millisecond,
-		Retention:        func() string { return "15d" },
-		RemoteRead:       api.RemoteReadLimits{Samples: 1000, Concurrency: 2, BytesInFrame: 1 << 20},
-		Logger:           slog.New(slog.DiscardHandler),
-		Registerer:       registry,
-		Gatherer:         registry,
+		PageTitle:        "Title",
+
+		MaxNotificationSubscribers: 1,
+		Consistency:                api.Bounded,
+		MaxStaleness:               10 * time.Second,
+		QueryTimeout:               100 * time.Millisecond,
+		Retention:                  func() string { return "15d" },
+		RemoteRead:                 api.RemoteReadLimits{Samples: 1000, Concurrency: 2, BytesInFrame: 1 << 20},
+		Logger:                     slog.New(slog.DiscardHandler),
+		Registerer:                 registry,
+		Gatherer:                   registry,
 	}
 	if change != nil {
 		change(&cfg)

@@ -36,7 +36,7 @@ func (a *API) pageRoutes(mux *http.ServeMux, prefix string) {
 }
 
 var homePage = template.Must(template.New("home").Parse(`<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Deucalion</title></head><body>
+<html lang="en"><head><meta charset="utf-8"><title>{{.Title}}</title></head><body>
 <h1>Deucalion</h1>
 <p>Node {{.Node}}, version {{.Version}}. This is a Prometheus HTTP API: point Grafana or promtool at this address.</p>
 <ul>
@@ -53,6 +53,6 @@ var homePage = template.Must(template.New("home").Parse(`<!DOCTYPE html>
 func (a *API) home(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_ = homePage.Execute(w, map[string]string{ // fails only when the client is gone
-		"Node": a.cfg.Cluster.ID(), "Version": a.cfg.BuildInfo.Version, "Prefix": a.cfg.ExternalURL.Path,
+		"Title": a.cfg.PageTitle, "Node": a.cfg.Cluster.ID(), "Version": a.cfg.BuildInfo.Version, "Prefix": a.cfg.ExternalURL.Path,
 	})
 }

@@ -19,10 +19,7 @@ import (
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 )
 
-const (
-	appName                    = "Deucalion Server"
-	maxNotificationSubscribers = 16 // as Prometheus's default
-)
+const appName = "Deucalion Server"
 
 var errOwnHandler = errors.New("served by Deucalion's own handler")
 
