@@ -210,6 +210,6 @@ func TestOTLPFromSDK(t *testing.T) {
 	require.NoError(t, <-flushed)
 	require.NoError(t, provider.Shutdown(ctx))
 	require.Equal(t, []string{`{__name__="jobs_total", job="app", kind="x"} 5`}, i.series(t, `jobs_total`))
-	require.Len(t, i.series(t, `latency_seconds_bucket{le=~"1.0|2.0|[+]Inf"}`), 3)
+	require.Len(t, i.series(t, `latency_seconds_bucket{le=~"1|2|[+]Inf"}`), 3)
 	require.Contains(t, i.get("/api/v1/metadata?metric=jobs_total").text, "Jobs done.")
 }

@@ -66,7 +66,9 @@ func (a *API) version(w http.ResponseWriter, _ *http.Request) {
 // debugRoutes serves the profiles of net/http/pprof, which looks at the path itself and so must not see the prefix.
 func (a *API) debugRoutes(mux *http.ServeMux, prefix string) {
 	handle := func(path string, h http.Handler) {
-		mux.Handle(prefix+"/debug/pprof/"+path, http.StripPrefix(prefix, h))
+		for _, method := range []string{"GET ", "POST "} {
+			mux.Handle(method+prefix+"/debug/pprof/"+path, http.StripPrefix(prefix, h))
+		}
 	}
 	handle("", http.HandlerFunc(pprof.Index))
 	handle("cmdline", http.HandlerFunc(pprof.Cmdline))
