@@ -1,4 +1,4 @@
-module github.com/deucaliondb/deucalion/test/oldstubs/client
+module github.com/deucaliondb/deucalion/test/surface/oldclient
 
 go 1.26.0
 
