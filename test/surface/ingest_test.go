@@ -22,7 +22,7 @@ import (
 	"github.com/deucaliondb/deucalion/test/local"
 )
 
-// What the exporter of the OpenTelemetry SDK was told is stored is on all nodes; without a quorum it is told 503.
+// What the exporter of the OpenTelemetry SDK was told is stored is on all nodes; without a quorum it is told to try again.
 func TestOTLPExporter(t *testing.T) {
 	onEach(t, func(t *testing.T, n *local.Server, others []*local.Server) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -47,7 +47,7 @@ func TestOTLPExporter(t *testing.T) {
 			require.NoError(t, s.Kill())
 		}
 		counter.Add(ctx, 1)
-		require.ErrorContains(t, provider.ForceFlush(ctx), "503")
+		require.ErrorContains(t, provider.ForceFlush(ctx), "retry-able", "what the exporter makes of 503")
 		require.Equal(t, "5", jobs(t, n, client.Local), "what is not acknowledged is not there")
 		for _, s := range others {
 			require.NoError(t, s.Start())
