@@ -18,7 +18,7 @@ import (
 
 // ConsoleOptions are directories of this node.
 type ConsoleOptions struct {
-	// Templates holds the pages, Libraries the *.lib files that they may use.
+	// Templates holds the pages ("": there are none), Libraries the *.lib files that they may use.
 	Templates, Libraries string
 }
 

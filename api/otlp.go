@@ -24,7 +24,8 @@ type OTLPOptions struct {
 }
 
 // newOTLP is Prometheus's receiver, with one thing put right: it answers 200 when the commit of the samples fails.
-// Here the commit leaves a note in the context of the request, and its failure is the answer.
+// Here the commit leaves a note in the context of the request, and its failure is the answer. With ConvertDelta the
+// library starts a goroutine that forgets idle series; it cannot be stopped and lives as long as the process.
 func (a *API) newOTLP() http.Handler {
 	receiver := remote.NewOTLPWriteHandler(a.logger.With("component", "OTLP"), a.cfg.Registerer, noting{a.cfg.Appendable},
 		a.cfg.PrometheusConfig, remote.OTLPOptions{

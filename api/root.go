@@ -45,7 +45,9 @@ func (a *API) dataRoutes(mux *http.ServeMux, prefix string, b *barrier) {
 		Logger:     a.logger.With("component", "federation"),
 		Registerer: a.cfg.Registerer,
 	})})
-	handle("/consoles/{path...}", "/consoles/*filepath", http.HandlerFunc(a.console))
+	if a.cfg.Consoles.Templates != "" { // which http.Dir would take for the working directory
+		handle("/consoles/{path...}", "/consoles/*filepath", http.HandlerFunc(a.console))
+	}
 }
 
 // healthy says that the process runs, whatever the state of the cluster: restarting it would not help a cluster that

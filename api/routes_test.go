@@ -110,6 +110,7 @@ func TestRouteMap(t *testing.T) {
 		c.EnableOTLP = true
 		c.Appendable = monitor.NewAppendable(monitor.AppendableOptions{FSM: c.FSM, Proposer: c.Cluster, Registerer: prometheus.NewRegistry()})
 		c.Search.Enable = true
+		c.Consoles.Templates = t.TempDir()
 	})
 	i.write(t, "a", 1)
 	for target, row := range routeMap {

@@ -46,7 +46,7 @@ func (e *exposition) add(s sample) error {
 	if s.h != nil && !s.h.UsesCustomBuckets() && !e.native {
 		return nil
 	}
-	name := s.labels.Get(labels.MetricName)
+	name := s.labels.Get(model.MetricNameLabel)
 	if name == "" {
 		return errNameless
 	}
@@ -92,7 +92,7 @@ func (e *exposition) labels(ls labels.Labels) []*dto.LabelPair {
 		out = append(out, &dto.LabelPair{Name: proto.String(l.Name), Value: proto.String(l.Value)})
 	}
 	ls.Range(func(l labels.Label) {
-		if l.Name != labels.MetricName {
+		if l.Name != model.MetricNameLabel {
 			add(l)
 		}
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -138,7 +139,7 @@ func (h *Handler) newest(ctx context.Context, selectors [][]*labels.Matcher, now
 		}
 	}
 	slices.SortStableFunc(out, func(a, b sample) int {
-		return strings.Compare(a.labels.Get(labels.MetricName), b.labels.Get(labels.MetricName))
+		return strings.Compare(a.labels.Get(model.MetricNameLabel), b.labels.Get(model.MetricNameLabel))
 	})
 	return out, set.Warnings(), set.Err()
 }
