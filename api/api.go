@@ -76,9 +76,12 @@ type Config struct {
 	// AcceptMessages lists the remote-write messages that are taken; nil: all.
 	AcceptMessages remoteapi.MessageTypes
 	RemoteRead     RemoteReadLimits
-	Logger         *slog.Logger
-	Registerer     prometheus.Registerer
-	Gatherer       prometheus.Gatherer
+	// Ruler evaluates the rules, RulePeers reaches the node that does; both nil: there are no rules.
+	Ruler      Ruler
+	RulePeers  RulePeers
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Gatherer   prometheus.Gatherer
 }
 
 // RemoteReadLimits are the storage.remote.read-* flags of Prometheus. 0 means no limit, but for BytesInFrame.
