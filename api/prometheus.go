@@ -96,7 +96,7 @@ func (nothing) Alertmanagers() []*url.URL                   { return nil }
 func (nothing) DroppedAlertmanagers() []*url.URL            { return nil }
 func (nothing) RuleGroups() []*rules.Group                  { return nil }
 func (nothing) AlertingRules() []*rules.AlertingRule        { return nil }
-func (nothing) Evaluates(context.Context) error { return errors.New("this node evaluates no rules") }
+func (nothing) Evaluates(context.Context) error             { return errors.New("this node evaluates no rules") }
 
 func (nothing) ScrapePoolConfig(string) (*config.ScrapeConfig, error) {
 	return nil, errors.New("scrape pool not found")
