@@ -78,6 +78,8 @@ type Ruler struct {
 	planned  chan struct{}   // closed by the first ApplyConfig
 	stopping context.Context // ended by Stop
 	stop     context.CancelFunc
+	hurry    context.Context // ended when Stop has no more time
+	cut      context.CancelFunc
 	dutyMu   sync.Mutex           // held for the length of a term
 	current  atomic.Pointer[term] // nil while this node does not evaluate
 }
@@ -87,6 +89,7 @@ type Ruler struct {
 func NewRuler(o RulerOptions) (*Ruler, error) {
 	r := &Ruler{opts: o, logger: o.Logger.With("component", "rules"), planned: make(chan struct{})}
 	r.stopping, r.stop = context.WithCancel(context.Background())
+	r.hurry, r.cut = context.WithCancel(context.Background())
 	r.metrics = newRulerMetrics(o.Registerer, func() bool { return r.current.Load() != nil })
 	var err error
 	if r.found, err = findAlertmanagers(o); err != nil {
@@ -126,6 +129,9 @@ func (r *Ruler) ApplyConfig(c *config.Config, externalURL *url.URL) error {
 func (r *Ruler) duty(ctx context.Context) {
 	r.dutyMu.Lock()
 	defer r.dutyMu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.hurry, cancel)()
 	select {
 	case <-r.planned:
 	case <-ctx.Done():
@@ -188,9 +194,11 @@ func (r *Ruler) confirm(ctx context.Context) error {
 	}
 }
 
-// Stop ends evaluation for good. If this node leads, it sends the alerts that are queued when Drain says so, for at most
-// 10 s: call it before the leadership is handed over.
-func (r *Ruler) Stop() {
+// Stop ends evaluation for good, when the rules under way are done. If this node leads, it sends the alerts that are
+// queued when Drain says so, for at most 10 s: call it before the leadership is handed over. When ctx ends, it cuts both
+// short.
+func (r *Ruler) Stop(ctx context.Context) {
+	defer context.AfterFunc(ctx, r.cut)()
 	r.stop()
 	r.dutyMu.Lock()
 	defer r.dutyMu.Unlock()

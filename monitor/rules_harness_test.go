@@ -152,7 +152,7 @@ func (n *ruleNode) apply() {
 
 func (n *ruleNode) stop() {
 	if !n.down {
-		n.ruler.Stop()
+		n.ruler.Stop(context.Background())
 		n.shutdown(context.Background())
 	}
 }
@@ -162,7 +162,7 @@ func (n *ruleNode) crash() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	n.shutdown(ctx)
-	n.ruler.Stop()
+	n.ruler.Stop(context.Background())
 }
 
 func (n *ruleNode) shutdown(ctx context.Context) {

@@ -16,8 +16,6 @@ var errUnsupported = errors.New("not supported by this version of Deucalion yet"
 func refuseUnsupported(c *config.Config) error {
 	for name, used := range map[string]bool{
 		"scrape_configs": len(c.ScrapeConfigs) > 0 || len(c.ScrapeConfigFiles) > 0,
-		"rule_files":     len(c.RuleFiles) > 0,
-		"alerting":       len(c.AlertingConfig.AlertmanagerConfigs) > 0,
 		"remote_write":   len(c.RemoteWriteConfigs) > 0,
 		"remote_read":    len(c.RemoteReadConfigs) > 0,
 	} {

@@ -176,6 +176,10 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err != nil {
 		return nil, err
 	}
+	ruler, err := n.startRules(o, engine, parse, known, external)
+	if err != nil {
+		return nil, err
+	}
 	served, err := api.New(api.Config{
 		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
 		PrometheusConfig: func() config.Config { return *n.config.config().file },
@@ -193,6 +197,8 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 		LastReload:       n.config.last,
 		AcceptMessages:   o.acceptedMessage,
 		RemoteRead:       o.remoteRead,
+		Ruler:            ruler,
+		RulePeers:        n.cluster,
 		Logger:           logger,
 		Registerer:       n.registry,
 		Gatherer:         n.registry,
@@ -200,6 +206,7 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err != nil {
 		return nil, err
 	}
+	n.cluster.HandlePeers(served.PeerRules())
 	return served.Handler(), nil
 }
 
