@@ -42,6 +42,7 @@ type ruleNode struct {
 	t        *testing.T
 	cfg      cluster.Config
 	conf     string
+	rules    string // path of the rule file, the same for all nodes
 	log      *evalLog
 	fsm      *fsm.FSM
 	ruler    *monitor.Ruler
@@ -91,7 +92,7 @@ func startRulers(t *testing.T, rules string, am *receiver) []*ruleNode {
 	var nodes []*ruleNode
 	for i := range 3 {
 		id := fmt.Sprintf("n%d", i)
-		n := &ruleNode{t: t, log: log, cfg: cluster.Config{
+		n := &ruleNode{t: t, log: log, rules: file, cfg: cluster.Config{
 			Dir: t.TempDir(), NodeID: id, BootstrapExpect: 3, ListenAddress: "127.0.0.1:0", GossipListenAddress: "127.0.0.1:0",
 		}}
 		n.conf = fmt.Sprintf("global:\n  evaluation_interval: %s\n  external_labels: {sender: %s}\nrule_files: ['%s']\n"+
@@ -145,9 +146,13 @@ func (n *ruleNode) start() {
 
 func (n *ruleNode) apply() {
 	n.t.Helper()
+	require.NoError(n.t, n.tryApply())
+}
+
+func (n *ruleNode) tryApply() error {
 	conf, err := config.Load(n.conf, promslog.NewNopLogger())
 	require.NoError(n.t, err)
-	require.NoError(n.t, n.ruler.ApplyConfig(conf, &url.URL{Scheme: "http", Host: "deucalion"}))
+	return n.ruler.ApplyConfig(conf, &url.URL{Scheme: "http", Host: "deucalion"})
 }
 
 func (n *ruleNode) stop() {
@@ -171,13 +176,18 @@ func (n *ruleNode) shutdown(ctx context.Context) {
 	require.NoError(n.t, n.fsm.Close())
 }
 
-// write commits a sample through n.
+// write commits a sample of now through n.
 func (n *ruleNode) write(name string, v float64) {
+	n.t.Helper()
+	n.writeAt(labels.FromStrings(labels.MetricName, name), time.Now(), v)
+}
+
+func (n *ruleNode) writeAt(ls labels.Labels, at time.Time, v float64) {
 	n.t.Helper()
 	b := n.fsm.NewBatch()
 	defer b.Release()
-	b.Series(nil, labels.FromStrings(labels.MetricName, name))
-	b.Float(time.Now().UnixMilli(), v)
+	b.Series(nil, ls)
+	b.Float(at.UnixMilli(), v)
 	ctx, cancel := context.WithTimeout(n.t.Context(), 30*time.Second)
 	defer cancel()
 	_, err := b.Commit(ctx, n.Node)
@@ -220,15 +230,6 @@ func evaluator(t *testing.T, nodes []*ruleNode) *ruleNode {
 		return false
 	}, 30*time.Second, 10*time.Millisecond, "nobody evaluates")
 	return found
-}
-
-func live(nodes []*ruleNode) *ruleNode {
-	for _, n := range nodes {
-		if !n.down {
-			return n
-		}
-	}
-	return nil
 }
 
 // receiver is an Alertmanager that only writes down.

@@ -25,6 +25,8 @@ const (
 	killEvery = 20 * time.Second
 	// resend is short, so that an Alertmanager takes an alert for resolved that it does not hear of for 20 s.
 	resend = "5s"
+	// lasts is how long an alert holds that ends.
+	lasts = 16 * time.Second
 )
 
 // alert of the test: it begins to hold at a time and may end at another.
@@ -37,8 +39,8 @@ type alert struct {
 func planAlerts(start time.Time, length time.Duration) (out []alert) {
 	for at := 5 * time.Second; at < length; at += 3 * time.Second {
 		a := alert{name: fmt.Sprintf("A%03d", len(out)), begin: start.Add(at)}
-		if len(out)%2 == 0 {
-			a.end = a.begin.Add(25 * time.Second)
+		if len(out)%2 == 0 && at+lasts < length {
+			a.end = a.begin.Add(lasts)
 		}
 		out = append(out, a)
 	}
