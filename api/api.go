@@ -112,9 +112,11 @@ type Config struct {
 	// AcceptMessages lists the remote-write messages that are taken; nil: all.
 	AcceptMessages remoteapi.MessageTypes
 	RemoteRead     RemoteReadLimits
-	Logger         *slog.Logger
-	Registerer     prometheus.Registerer
-	Gatherer       prometheus.Gatherer
+	// Ruler evaluates the rules; nil: there are none.
+	Ruler      Ruler
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Gatherer   prometheus.Gatherer
 }
 
 // RemoteReadLimits are the storage.remote.read-* flags of Prometheus. 0 means no limit, but for BytesInFrame.

@@ -5,6 +5,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/common/route"
@@ -39,6 +40,9 @@ func (a *API) routes() http.Handler {
 	stock := route.New().WithInstrumentation(func(name string, h http.HandlerFunc) http.HandlerFunc {
 		if isRead(name) {
 			h = a.gate.wrap(barrier.wrap(h)).ServeHTTP
+		}
+		if slices.Contains(ruleRoutes, name) {
+			h = a.byRuler(h)
 		}
 		return a.metrics.instrument("/api/v1"+name, h)
 	})

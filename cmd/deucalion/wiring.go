@@ -183,6 +183,10 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err := n.startScraping(o, known); err != nil {
 		return nil, err
 	}
+	ruler, err := n.startRules(o, engine, parse, known, external)
+	if err != nil {
+		return nil, err
+	}
 	cfg := api.Config{
 		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
 		Scraping:         n.scraper.Manager(),
@@ -201,6 +205,7 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 		LastReload:       n.config.last,
 		AcceptMessages:   o.acceptedMessage,
 		RemoteRead:       o.remoteRead,
+		Ruler:            ruler,
 		Logger:           logger,
 		Registerer:       n.registry,
 		Gatherer:         n.registry,
