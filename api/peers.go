@@ -32,6 +32,10 @@ func (a *API) peerHandler() http.Handler {
 	a.prometheus.Register(stock)
 	mux := http.NewServeMux()
 	mux.Handle("GET /api/v1/", http.StripPrefix("/api/v1", stock))
+	rules := a.peerRules()
+	for _, path := range ruleRoutes {
+		mux.Handle("GET /api/v1"+path, rules)
+	}
 	return mux
 }
 

@@ -65,7 +65,7 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 		return nil, err
 	}
 	// The port is taken before the cluster sees this node: a wrong flag should not make it come and go.
-	if n.server, err = listen(o.listen, o.maxConnections, logger); err != nil {
+	if n.server, err = listen(o.listen, o.maxConnections, o.web.configFile, logger); err != nil {
 		return nil, err
 	}
 	if err := n.startCluster(o); err != nil {
@@ -183,7 +183,11 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err := n.startScraping(o, known); err != nil {
 		return nil, err
 	}
-	served, err := api.New(api.Config{
+	ruler, err := n.startRules(o, engine, parse, known, external)
+	if err != nil {
+		return nil, err
+	}
+	cfg := api.Config{
 		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
 		Scraping:         n.scraper.Manager(),
 		PrometheusConfig: func() config.Config { return *n.config.config().file },
@@ -201,10 +205,13 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 		LastReload:       n.config.last,
 		AcceptMessages:   o.acceptedMessage,
 		RemoteRead:       o.remoteRead,
+		Ruler:            ruler,
 		Logger:           logger,
 		Registerer:       n.registry,
 		Gatherer:         n.registry,
-	})
+	}
+	n.serveWeb(o, &cfg)
+	served, err := api.New(cfg)
 	if err != nil {
 		return nil, err
 	}
