@@ -84,8 +84,11 @@ func startScraper(t *testing.T, id string, peers []string, mode monitor.ShardMod
 	require.NoError(t, err)
 	n.scraper, err = monitor.NewScraper(monitor.ScraperOptions{
 		Cluster: n, Mode: mode, SDMetrics: sd, Logger: logger, Registerer: registry,
-		Appendable: monitor.NewAppendable(monitor.AppendableOptions{FSM: n.fsm, Proposer: n, Registerer: registry}),
-		Scrape:     scrape.Options{DiscoveryReloadInterval: model.Duration(50 * time.Millisecond)},
+		Appendable: monitor.NewAppendable(monitor.AppendableOptions{
+			FSM: n.fsm, Proposer: n, Registerer: registry, ZeroSamples: true,
+			Timeout: time.Hour, // a stop does not wait for it, also that of the last node
+		}),
+		Scrape: scrape.Options{DiscoveryReloadInterval: model.Duration(50 * time.Millisecond), ParseST: true},
 	})
 	require.NoError(t, err)
 	n.scraper.Start()

@@ -48,6 +48,7 @@ scrape_configs:
 
 // What a scrape brings is on every node, as Prometheus would have it.
 func TestScrapedDataIsOnAllNodes(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t)
 	native := instrumented()
 	then := time.Now().Add(-time.Minute).UnixMilli()
@@ -87,6 +88,8 @@ func TestScrapedDataIsOnAllNodes(t *testing.T) {
 			return len(n.samples("old")[`{__name__="old", instance="ours.test:80", job="ours"}`]) > 1
 		}, patience, 50*time.Millisecond)
 		require.Contains(t, n.fsm.MetricMetadata()["m"], metadata.Metadata{Type: model.MetricTypeGauge, Help: "Help of m."})
+		created := n.samples("requests_total")[`{__name__="requests_total", instance="native.test:80", job="native"}`]
+		require.Equal(t, []string{"0", "3"}, created[:2], "the counter began at its created timestamp")
 		n.requireExemplar("requests_total", "abc")
 	}
 }

@@ -61,6 +61,7 @@ type Scraper struct {
 
 	ctx     context.Context
 	cancel  context.CancelFunc
+	cut     context.CancelFunc // of commits that wait
 	running sync.WaitGroup
 	leading atomic.Bool
 	wake    chan struct{} // the share may have changed, or the configuration
@@ -97,7 +98,9 @@ func NewScraper(o ScraperOptions) (*Scraper, error) {
 	options.AppendMetadata = true // /api/v1/metadata comes from the replicated state
 	options.FeatureRegistry = o.Features
 	var err error
-	s.manager, err = scrape.NewManager(&options, o.Logger.With("component", "scrape manager"), logging.NewJSONFileLogger, nil, o.Appendable, o.Registerer)
+	to := cutAppendable{AppendableV2: o.Appendable}
+	to.ctx, s.cut = context.WithCancel(context.Background())
+	s.manager, err = scrape.NewManager(&options, o.Logger.With("component", "scrape manager"), logging.NewJSONFileLogger, nil, to, o.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("scrape manager: %w", err)
 	}

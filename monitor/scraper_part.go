@@ -8,6 +8,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/prometheus/prometheus/storage"
+
 	"github.com/deucaliondb/deucalion/cluster"
 )
 
@@ -21,6 +23,9 @@ const (
 	partGrace = 5 * time.Second
 	// leaveWait is how long a node that stops goes on scraping until its own gossip says that it does not.
 	leaveWait = 3 * time.Second
+	// commitWait is how long after that commits may go on. Without a majority, as when all nodes stop, they would
+	// hold up the stop for their whole timeout.
+	commitWait = 2 * time.Second
 )
 
 // takePart tells the other nodes whether this one scrapes, until Stop.
@@ -94,6 +99,8 @@ func (s *Scraper) stop(ctx context.Context) error {
 	close(s.leave)
 	s.awaitLeft(ctx)
 	s.cancel()
+	defer time.AfterFunc(commitWait, s.cut).Stop()
+	defer s.cut()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -134,4 +141,16 @@ func (s *Scraper) scrapes() bool {
 		}
 	}
 	return false
+}
+
+// cutAppendable lets Stop end commits that wait. A scrape pool has no use for its own context here: it ends when nothing
+// is being appended any more.
+type cutAppendable struct {
+	storage.AppendableV2
+	ctx context.Context
+}
+
+// AppenderV2 implements storage.AppendableV2.
+func (a cutAppendable) AppenderV2(context.Context) storage.AppenderV2 {
+	return a.AppendableV2.AppenderV2(a.ctx)
 }

@@ -128,6 +128,7 @@ func requireOneAtATime(t *testing.T, target string, visits []visit, interval tim
 
 // A target that discovery drops gets its stale marker, new ones are scraped, and a pool without targets stays.
 func TestDiscoveryIsFollowed(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t)
 	sd := filepath.Join(t.TempDir(), "sd.json")
 	writeTargets(t, sd, 6)
@@ -155,6 +156,7 @@ func TestDiscoveryIsFollowed(t *testing.T) {
 }
 
 func TestLeaderScrapes(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t)
 	sd := filepath.Join(t.TempDir(), "sd.json")
 	writeTargets(t, sd, 10)
