@@ -172,9 +172,15 @@ func (t *term) evaluate(ctx context.Context, g *rules.Group, ts time.Time) {
 
 // send implements rules.NotifyFunc. What is queued is sent only if this node still leads then.
 func (t *term) send(ctx context.Context, expr string, alerts ...*rules.Alert) {
-	if t.ctx.Err() == nil {
-		rules.SendAlerts(t.notify.manager, t.planNow().external.String())(ctx, expr, alerts...)
+	if t.ctx.Err() != nil {
+		return
 	}
+	for _, a := range alerts {
+		// An evaluation that was made up for would send what its Alertmanager takes for resolved: the end is counted from
+		// the slot. These are copies.
+		a.ValidUntil = a.ValidUntil.Add(time.Since(a.LastSentAt))
+	}
+	rules.SendAlerts(t.notify.manager, t.planNow().external.String())(ctx, expr, alerts...)
 }
 
 // end stops everything and waits for it.
