@@ -26,12 +26,6 @@ type Ruler interface {
 	Evaluates(ctx context.Context) error
 }
 
-// RulePeers reaches the node that evaluates rules.
-type RulePeers interface {
-	// AskPeer sends a request to the peer handler of node id. The caller closes the answer's body.
-	AskPeer(ctx context.Context, id, method, uri string, header http.Header, body io.Reader) (*http.Response, error)
-}
-
 // ruleTimeout bounds the wait for the node that evaluates rules.
 const ruleTimeout = 10 * time.Second
 
@@ -84,7 +78,7 @@ func (a *API) forwardToLeader(ctx context.Context, w http.ResponseWriter, r *htt
 			header[name] = v
 		}
 	}
-	resp, err := a.cfg.RulePeers.AskPeer(ctx, leader, http.MethodGet, "/api/v1"+rulePath(r)+"?"+r.URL.RawQuery, header, nil)
+	resp, err := a.cfg.Cluster.AskPeer(ctx, leader, http.MethodGet, "/api/v1"+rulePath(r)+"?"+r.URL.RawQuery, header, nil)
 	if err != nil {
 		return fmt.Errorf("ask leader %s: %w", leader, err)
 	}
@@ -102,9 +96,9 @@ func rulePath(r *http.Request) string {
 	return r.URL.Path[strings.LastIndex(r.URL.Path, "/"):]
 }
 
-// PeerRules answers what other nodes forward to this one: GET /api/v1/rules, /alerts and /alertmanagers. Give it to the
-// handler of AskPeer's requests. It never forwards.
-func (a *API) PeerRules() http.Handler {
+// peerRules answers what other nodes forward to this one: GET /api/v1/rules, /alerts and /alertmanagers. It never
+// forwards.
+func (a *API) peerRules() http.Handler {
 	local := route.New()
 	a.prometheus.Register(local)
 	return http.StripPrefix("/api/v1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

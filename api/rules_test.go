@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -36,24 +35,18 @@ func (r *fakeRuler) Alertmanagers() []*url.URL            { return []*url.URL{{S
 func (r *fakeRuler) DroppedAlertmanagers() []*url.URL     { return nil }
 func (r *fakeRuler) Evaluates(context.Context) error      { return r.err }
 
-// follower is a solo node that names another one as its leader.
-type follower struct{ *solo.Node }
-
-func (follower) ID() string { return "follower" }
-
-// directPeer takes requests to the peer handler of one instance.
-type directPeer struct {
-	to   *instance
-	asks []string
+// follower is a solo node that names another one as its leader, and reaches it.
+type follower struct {
+	*solo.Node
+	leader *instance
+	asks   []string
 }
 
-func (p *directPeer) AskPeer(ctx context.Context, id, method, uri string, header http.Header, body io.Reader) (*http.Response, error) {
-	p.asks = append(p.asks, id+" "+uri)
-	req := httptest.NewRequestWithContext(ctx, method, uri, body)
-	req.Header = header
-	w := httptest.NewRecorder()
-	p.to.api.PeerRules().ServeHTTP(w, req)
-	return w.Result(), nil
+func (*follower) ID() string { return "follower" }
+
+func (f *follower) AskPeer(ctx context.Context, id, method, uri string, header http.Header, body io.Reader) (*http.Response, error) {
+	f.asks = append(f.asks, id+" "+uri)
+	return f.leader.AskPeer(ctx, id, method, uri, header, body)
 }
 
 func TestRulesOnAnyNode(t *testing.T) {
@@ -66,10 +59,11 @@ func TestRulesOnAnyNode(t *testing.T) {
 		ruler.groups = append(ruler.groups, g)
 	}
 	leader := newInstance(t, func(c *api.Config) { c.Ruler = ruler })
-	peer := &directPeer{to: leader}
+	peer := &follower{leader: leader}
 	asked := &fakeRuler{err: errors.New("not here")}
 	other := newInstance(t, func(c *api.Config) {
-		c.Cluster, c.Ruler, c.RulePeers = follower{c.Cluster.(*solo.Node)}, asked, peer
+		peer.Node = c.Cluster.(*solo.Node)
+		c.Cluster, c.Ruler = peer, asked
 		c.ExternalURL = &url.URL{Scheme: "http", Host: "h:9090", Path: "/prefix"}
 	})
 	for _, path := range []string{"/rules", "/rules?type=alert&rule_name[]=B", "/alerts", "/alertmanagers", "/rules?group_limit=x"} {
@@ -96,13 +90,4 @@ func requireAway(t *testing.T, a answer, text string) {
 	require.Equal(t, "1", a.header.Get("Retry-After"))
 	require.Contains(t, a.text, text)
 	require.Equal(t, "unavailable", a.json(t)["errorType"])
-}
-
-func TestPeerRulesHasNothingElse(t *testing.T) {
-	i := newInstance(t, func(c *api.Config) { c.Ruler = &fakeRuler{} })
-	for _, path := range []string{"/api/v1/query?query=1", "/api/v1/write", "/rules"} {
-		w := httptest.NewRecorder()
-		i.api.PeerRules().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
-		require.Equal(t, 404, w.Code, path)
-	}
 }

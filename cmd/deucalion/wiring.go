@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/promql"
@@ -37,9 +38,12 @@ type node struct {
 	fsm       *fsm.FSM
 	cluster   *cluster.Node
 	appender  *monitor.Appendable
+	scraper   *monitor.Scraper
 	config    *reloader
 	server    *server
 	quit      chan struct{} // closed when a request asks for the end
+
+	discoveries *discovery.SDMetrics // of all discovery managers
 
 	stoppers []func(context.Context) error // run last to first, before HTTP is drained
 
@@ -61,7 +65,7 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 		return nil, err
 	}
 	// The port is taken before the cluster sees this node: a wrong flag should not make it come and go.
-	if n.server, err = listen(o.listen, o.maxConnections, logger); err != nil {
+	if n.server, err = listen(o.listen, o.maxConnections, o.web.configFile, logger); err != nil {
 		return nil, err
 	}
 	if err := n.startCluster(o); err != nil {
@@ -176,12 +180,16 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := n.startScraping(o, known); err != nil {
+		return nil, err
+	}
 	ruler, err := n.startRules(o, engine, parse, known, external)
 	if err != nil {
 		return nil, err
 	}
-	served, err := api.New(api.Config{
+	cfg := api.Config{
 		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
+		Scraping:         n.scraper.Manager(),
 		PrometheusConfig: func() config.Config { return *n.config.config().file },
 		Flags:            o.shown,
 		BuildInfo:        buildInfo(),
@@ -198,15 +206,15 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 		AcceptMessages:   o.acceptedMessage,
 		RemoteRead:       o.remoteRead,
 		Ruler:            ruler,
-		RulePeers:        n.cluster,
 		Logger:           logger,
 		Registerer:       n.registry,
 		Gatherer:         n.registry,
-	})
+	}
+	n.serveWeb(o, &cfg)
+	served, err := api.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	n.cluster.HandlePeers(served.PeerRules())
 	return served.Handler(), nil
 }
 
