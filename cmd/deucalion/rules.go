@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/config"
-	"github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/features"
@@ -20,10 +19,6 @@ import (
 
 // startRules evaluates the rules of the configuration, and notifies its Alertmanagers, whenever this node leads.
 func (n *node) startRules(o *options, engine promql.QueryEngine, parse parser.Parser, known features.Collector, external *url.URL) (*monitor.Ruler, error) {
-	sd, err := discovery.CreateAndRegisterSDMetrics(n.registry)
-	if err != nil {
-		return nil, fmt.Errorf("register service discovery metrics: %w", err)
-	}
 	m := o.monitoring
 	r, err := monitor.NewRuler(monitor.RulerOptions{
 		Cluster:            n.cluster,
@@ -39,13 +34,13 @@ func (n *node) startRules(o *options, engine promql.QueryEngine, parse parser.Pa
 		QueueCapacity:      m.queueCapacity,
 		MaxBatchSize:       m.batchSize,
 		Drain:              m.drain,
-		SDMetrics:          sd,
+		SDMetrics:          n.discoveries,
 		Features:           known,
 		Logger:             n.logger,
 		Registerer:         n.registry,
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("start rules: %w", err)
 	}
 	n.config.add("rules", func(c *config.Config) error { return r.ApplyConfig(c, external) })
 	n.stoppers = append(n.stoppers, func(ctx context.Context) error {
