@@ -136,7 +136,7 @@ func (n *ruleNode) start() {
 		Queryable:       n.fsm,
 		Engine:          promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, LookbackDelta: 5 * time.Minute, Parser: parse}),
 		Parser:          parse,
-		OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Minute,
+		OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Second,
 		QueueCapacity: 1000, MaxBatchSize: 100, Drain: true,
 		SDMetrics: sd, Logger: logger, Registerer: n.registry,
 	})

@@ -39,7 +39,7 @@ func (n *node) startRules(o *options, engine promql.QueryEngine, parse parser.Pa
 		Registerer:         n.registry,
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("start rules: %w", err)
 	}
 	n.config.add("rules", func(c *config.Config) error { return r.ApplyConfig(c, external) })
 	n.stoppers = append(n.stoppers, func(ctx context.Context) error {
