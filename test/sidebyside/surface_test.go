@@ -45,7 +45,7 @@ func startSurface(t *testing.T, yaml string) (stock, node *client.Client) {
 	return stock, node
 }
 
-// The federated answers of both are the same, byte for byte, in each format.
+// The federated answers of both are the same in each format.
 func TestFederationSideBySide(t *testing.T) {
 	stock, node := startSurface(t, "global: {external_labels: {dc: x, zone: z}}")
 	at := time.Now().Add(-time.Second).UnixMilli()
@@ -88,7 +88,11 @@ func TestFederationSideBySide(t *testing.T) {
 			name := accept + " " + strings.Join(selectors, " ")
 			require.Equal(t, want.Status, got.Status, name)
 			require.Equal(t, want.Header.Get("Content-Type"), got.Header.Get("Content-Type"), name)
-			require.Equal(t, string(want.Body), string(got.Body), name)
+			if strings.Contains(accept, "text") { // prototext varies its spaces from one binary to the next
+				require.Equal(t, strings.Fields(string(want.Body)), strings.Fields(string(got.Body)), name)
+			} else {
+				require.Equal(t, string(want.Body), string(got.Body), name)
+			}
 		}
 	}
 }
