@@ -6,6 +6,7 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -42,6 +43,12 @@ type Cluster interface {
 	Nodes(ctx context.Context) []cluster.NodeStatus
 	// AwaitAll returns when all live members have applied index and done the task ("": none).
 	AwaitAll(ctx context.Context, index uint64, task string) error
+	// Members are the live nodes by id.
+	Members() []cluster.Member
+	// HandlePeers lets h answer what other nodes ask with AskPeer.
+	HandlePeers(h http.Handler)
+	// AskPeer sends a request to the handler of a node, which may be this one. The caller closes the answer's body.
+	AskPeer(ctx context.Context, id, method, uri string, header http.Header, body io.Reader) (*http.Response, error)
 	// Digest makes all members hash their data at one index, and compares.
 	Digest(ctx context.Context, ranges []fsm.TimeRange) (*cluster.DigestReport, error)
 }
@@ -53,6 +60,8 @@ type Config struct {
 	// Engine runs queries; Parser is the one that it was made with.
 	Engine promql.QueryEngine
 	Parser parser.Parser
+	// Scraping is what this node scrapes; nil: nothing.
+	Scraping Scraping
 	// PrometheusConfig is the configuration in force, for /status/config and the external labels of remote read.
 	PrometheusConfig func() config.Config
 	// Flags are shown by /api/v1/status/flags.
@@ -103,9 +112,11 @@ type Config struct {
 	// AcceptMessages lists the remote-write messages that are taken; nil: all.
 	AcceptMessages remoteapi.MessageTypes
 	RemoteRead     RemoteReadLimits
-	Logger         *slog.Logger
-	Registerer     prometheus.Registerer
-	Gatherer       prometheus.Gatherer
+	// Ruler evaluates the rules; nil: there are none.
+	Ruler      Ruler
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Gatherer   prometheus.Gatherer
 }
 
 // RemoteReadLimits are the storage.remote.read-* flags of Prometheus. 0 means no limit, but for BytesInFrame.
@@ -126,7 +137,7 @@ type API struct {
 	handler       http.Handler
 }
 
-// New builds the API and registers its metrics. It starts no goroutines. It fails only on a Config that makes no sense.
+// New builds the API and registers its metrics, and answers the requests of other nodes from then on. It starts no goroutines. It fails only on a Config that makes no sense.
 func New(cfg Config) (*API, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -150,6 +161,7 @@ func New(cfg Config) (*API, error) {
 	a.registerFeatures()
 	a.prometheus = a.newPrometheusAPI()
 	a.handler = a.recoverPanics(a.withGRPC(a.newGRPC(), a.routes()))
+	cfg.Cluster.HandlePeers(a.recoverPanics(a.peerHandler()))
 	return a, nil
 }
 

@@ -37,6 +37,7 @@ import (
 // instance is a whole API over a real state machine.
 type instance struct {
 	*solo.Node
+	api     *api.API
 	handler http.Handler
 }
 
@@ -79,7 +80,7 @@ func newInstance(t *testing.T, change func(*api.Config)) *instance {
 	}
 	a, err := api.New(cfg)
 	require.NoError(t, err)
-	return &instance{n, a.Handler()}
+	return &instance{n, a, a.Handler()}
 }
 
 type answer struct {

@@ -27,13 +27,17 @@ var errOwnHandler = errors.New("served by Deucalion's own handler")
 // and admin routes are our own.
 func (a *API) newPrometheusAPI() *v1.API {
 	cfg := a.cfg
+	scraping := cfg.Scraping
+	if scraping == nil {
+		scraping = nothing{}
+	}
 	return v1.NewAPI(
 		cfg.Engine, searchable{cfg.FSM},
 		nil, nil, // appendables: no stock receiver is enabled
 		cfg.FSM,
-		func(context.Context) v1.ScrapePoolsRetriever { return nothing{} },
-		func(context.Context) v1.TargetRetriever { return nothing{} },
-		func(context.Context) v1.AlertmanagerRetriever { return nothing{} },
+		func(context.Context) v1.ScrapePoolsRetriever { return scraping },
+		func(context.Context) v1.TargetRetriever { return scraping },
+		func(context.Context) v1.AlertmanagerRetriever { return a.ruler() },
 		cfg.PrometheusConfig,
 		cfg.Flags,
 		v1.GlobalURLOptions{ListenAddress: cfg.ListenAddress, Host: cfg.ExternalURL.Host, Scheme: cfg.ExternalURL.Scheme},
@@ -43,7 +47,7 @@ func (a *API) newPrometheusAPI() *v1.API {
 		false, // admin: our own handlers
 		cfg.Search.Enable, cfg.Search.MaxLimit,
 		cfg.Logger,
-		func(context.Context) v1.RulesRetriever { return nothing{} },
+		func(context.Context) v1.RulesRetriever { return a.ruler() },
 		0, 0, 0, // limits of the stock read handler, which is not routed
 		false, // agent
 		cfg.CORSOrigin,
@@ -98,6 +102,8 @@ func (nothing) Alertmanagers() []*url.URL                   { return nil }
 func (nothing) DroppedAlertmanagers() []*url.URL            { return nil }
 func (nothing) RuleGroups() []*rules.Group                  { return nil }
 func (nothing) AlertingRules() []*rules.AlertingRule        { return nil }
+func (nothing) Evaluates(context.Context) error             { return errors.New("this node evaluates no rules") }
+
 func (nothing) ScrapePoolConfig(string) (*config.ScrapeConfig, error) {
 	return nil, errors.New("scrape pool not found")
 }

@@ -5,6 +5,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/common/route"
@@ -40,6 +41,9 @@ func (a *API) routes() http.Handler {
 		if isRead(name) {
 			h = a.gate.wrap(barrier.wrap(h)).ServeHTTP
 		}
+		if slices.Contains(ruleRoutes, name) {
+			h = a.byRuler(h)
+		}
 		return a.metrics.instrument("/api/v1"+name, h)
 	})
 	a.prometheus.Register(stock)
@@ -67,6 +71,7 @@ func (a *API) ownRoutes(mux *http.ServeMux, b *barrier) {
 	}
 	handle("POST", "/read", a.gate.wrap(b.wrap(read)))
 	handle("GET", "/metadata", a.plain(a.gate.wrap(b.wrap(http.HandlerFunc(a.metadata)))))
+	a.targetRoutes(handle)
 	handle("GET", "/cluster", a.plain(http.HandlerFunc(a.clusterStatus)))
 	handle("POST PUT DELETE", "/admin/tsdb/delete_series", a.admin(a.deleteSeries))
 	handle("POST PUT", "/admin/tsdb/clean_tombstones", a.admin(a.cleanTombstones))

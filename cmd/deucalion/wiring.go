@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/promql"
@@ -37,9 +38,12 @@ type node struct {
 	fsm       *fsm.FSM
 	cluster   *cluster.Node
 	appender  *monitor.Appendable
+	scraper   *monitor.Scraper
 	config    *reloader
 	server    *server
 	quit      chan struct{} // closed when a request asks for the end
+
+	discoveries *discovery.SDMetrics // of all discovery managers
 
 	stoppers []func(context.Context) error // run last to first, before HTTP is drained
 
@@ -176,8 +180,16 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := n.startScraping(o, known); err != nil {
+		return nil, err
+	}
+	ruler, err := n.startRules(o, engine, parse, known, external)
+	if err != nil {
+		return nil, err
+	}
 	cfg := api.Config{
 		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
+		Scraping:         n.scraper.Manager(),
 		PrometheusConfig: func() config.Config { return *n.config.config().file },
 		Flags:            o.shown,
 		BuildInfo:        buildInfo(),
@@ -193,6 +205,7 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 		LastReload:       n.config.last,
 		AcceptMessages:   o.acceptedMessage,
 		RemoteRead:       o.remoteRead,
+		Ruler:            ruler,
 		Logger:           logger,
 		Registerer:       n.registry,
 		Gatherer:         n.registry,
