@@ -14,7 +14,7 @@ import (
 
 const (
 	// noteEvery is how often positions that have moved are noted in the log: each time is an entry.
-	noteEvery   = 5 * time.Second
+	noteEvery   = 2 * time.Second
 	noteTimeout = 5 * time.Second
 	// replaceGrace is how long a queue whose section has changed may send what it has. The new one sends the rest.
 	replaceGrace = 5 * time.Second
