@@ -168,7 +168,7 @@ func (s *sink) await(t *testing.T, want ...string) {
 	end := time.Now().Add(shipPatience)
 	for !ok() {
 		if time.Now().After(end) {
-			require.Empty(t, missing, "of %d; came: %v", len(want), s.seen())
+			require.Empty(t, missing[:min(5, len(missing))], "%d of %d are missing", len(missing), len(want))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
