@@ -50,7 +50,7 @@ test: ## all tests, with a short kill loop
 	$(GO) test -timeout 15m -p 1 ./test/...
 
 race: ## the tests of the packages under the race detector, shortened
-	TMPDIR=$(UNITTMP) $(GO) test -race -short -timeout 20m $$($(UNIT))
+	TMPDIR=$(UNITTMP) $(GO) test -race -short -tags remove_all_sd -timeout 20m $$($(UNIT))
 
 fuzz: ## every fuzz test for FUZZTIME (10s)
 	TMPDIR=$(UNITTMP) test/scripts/fuzz.sh $(FUZZTIME)

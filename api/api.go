@@ -72,7 +72,10 @@ type Config struct {
 	// QueryTimeout bounds the wait for a fresh state, which is never longer than 10 s.
 	QueryTimeout time.Duration
 	// Retention is shown by /api/v1/status/runtimeinfo, such as "15d".
-	Retention string
+	Retention func() string
+	// LastReload tells whether the newest reload of the configuration succeeded, and when one last did. nil: there
+	// was none.
+	LastReload func() (ok bool, at time.Time)
 	// AcceptMessages lists the remote-write messages that are taken; nil: all.
 	AcceptMessages remoteapi.MessageTypes
 	RemoteRead     RemoteReadLimits

@@ -61,7 +61,7 @@ func newInstance(t *testing.T, change func(*api.Config)) *instance {
 		Consistency:      api.Bounded,
 		MaxStaleness:     10 * time.Second,
 		QueryTimeout:     100 * time.Millisecond,
-		Retention:        "15d",
+		Retention:        func() string { return "15d" },
 		RemoteRead:       api.RemoteReadLimits{Samples: 1000, Concurrency: 2, BytesInFrame: 1 << 20},
 		Logger:           slog.New(slog.DiscardHandler),
 		Registerer:       registry,

@@ -22,18 +22,22 @@ func (a *API) runtimeInfo() (v1.RuntimeInfo, error) {
 	if err != nil {
 		cwd = "<error retrieving current working directory>"
 	}
+	reloaded, at := true, a.birth
+	if a.cfg.LastReload != nil {
+		reloaded, at = a.cfg.LastReload()
+	}
 	return v1.RuntimeInfo{
 		StartTime:           a.birth,
 		CWD:                 cwd,
 		Hostname:            hostname,
 		ServerTime:          time.Now().UTC(),
-		ReloadConfigSuccess: true,
-		LastConfigTime:      a.birth,
+		ReloadConfigSuccess: reloaded,
+		LastConfigTime:      at,
 		GoroutineCount:      runtime.NumGoroutine(),
 		GOMAXPROCS:          runtime.GOMAXPROCS(0),
 		GOMEMLIMIT:          debug.SetMemoryLimit(-1),
 		GOGC:                os.Getenv("GOGC"),
 		GODEBUG:             os.Getenv("GODEBUG"),
-		StorageRetention:    a.cfg.Retention,
+		StorageRetention:    a.cfg.Retention(),
 	}, nil
 }

@@ -9,6 +9,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// AttributeConfigHash is a hash of a node's configuration files, which the status of the cluster shows.
+const AttributeConfigHash = "config"
+
 // Member is a live node of the cluster as gossip knows it.
 type Member struct {
 	ID string
@@ -32,6 +35,13 @@ func (n *Node) SetAttribute(name, value string) {
 	}
 	g.attributes = attributes // keepMeta sees it
 	g.mu.Unlock()
+}
+
+// attribute is what this node tells of itself.
+func (n *Node) attribute(name string) string {
+	n.gossip.mu.Lock()
+	defer n.gossip.mu.Unlock()
+	return n.gossip.attributes[name]
 }
 
 // Members returns the live members of the cluster by id, this node included. Nodes that gossip knows and the

@@ -88,9 +88,9 @@ type Config struct {
 	// Settings returns what the configuration file wants; the leader proposes it when it differs from the
 	// replicated settings. ClusterID is kept, MinVersion never lowered. nil: the settings are left alone.
 	Settings func() fsm.Settings
-	// RetentionTime and RetentionSize (bytes of blocks on the largest node) drive the cutoff; 0 = unlimited.
-	RetentionTime time.Duration
-	RetentionSize int64
+	// Retention returns how long samples are kept and how many bytes of blocks the largest node may have; 0 =
+	// unlimited. They drive the cutoff. nil: both are unlimited.
+	Retention func() (time.Duration, int64)
 
 	// DigestInterval is how often the leader has all members compare hashes of their data (default 1 h, negative:
 	// never). Lower: damage is found earlier; each digest reads two partitions and a day on every node.

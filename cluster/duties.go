@@ -70,10 +70,15 @@ func (n *Node) keepSettings(ctx context.Context) error {
 func (n *Node) moveCutoff(ctx context.Context, last *time.Time) error {
 	have := n.fsm.Cutoff()
 	want := have
-	if maxT := n.fsm.MaxTime(); n.cfg.RetentionTime > 0 && maxT != math.MinInt64 {
-		want = max(want, maxT-n.cfg.RetentionTime.Milliseconds())
+	var age time.Duration
+	var size int64
+	if n.cfg.Retention != nil {
+		age, size = n.cfg.Retention()
 	}
-	if c, ok := n.sizeCutoff(ctx); ok {
+	if maxT := n.fsm.MaxTime(); age > 0 && maxT != math.MinInt64 {
+		want = max(want, maxT-age.Milliseconds())
+	}
+	if c, ok := n.sizeCutoff(ctx, size); ok {
 		want = max(want, c)
 	}
 	moved := want > have && (have == math.MinInt64 || want-have >= cutoffStep.Milliseconds())
@@ -90,10 +95,10 @@ func (n *Node) moveCutoff(ctx context.Context, last *time.Time) error {
 	return err
 }
 
-// sizeCutoff brings the largest node down to RetentionSize. Block layouts differ between nodes, and only this node's
+// sizeCutoff brings the largest node down to limit bytes. Block layouts differ between nodes, and only this node's
 // are at hand: the limit is scaled by how much larger the largest is.
-func (n *Node) sizeCutoff(ctx context.Context) (int64, bool) {
-	if n.cfg.RetentionSize <= 0 {
+func (n *Node) sizeCutoff(ctx context.Context, limit int64) (int64, bool) {
+	if limit <= 0 {
 		return 0, false
 	}
 	own := n.fsm.BlocksSize()
@@ -101,8 +106,8 @@ func (n *Node) sizeCutoff(ctx context.Context) (int64, bool) {
 	for _, s := range n.Nodes(ctx) {
 		largest = max(largest, s.BlocksBytes)
 	}
-	if largest <= n.cfg.RetentionSize || own == 0 {
+	if largest <= limit || own == 0 {
 		return 0, false
 	}
-	return n.fsm.CutoffForSize(int64(float64(n.cfg.RetentionSize) * float64(own) / float64(largest)))
+	return n.fsm.CutoffForSize(int64(float64(limit) * float64(own) / float64(largest)))
 }

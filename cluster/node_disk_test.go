@@ -195,7 +195,7 @@ func TestSettingsAndRetention(t *testing.T) {
 	require.Equal(t, n.ClusterID(), n.fsm.Settings().ClusterID)
 	n.mustWrite(1)
 	n.stop()
-	n.cfg.RetentionTime = time.Minute
+	n.cfg.Retention = func() (time.Duration, int64) { return time.Minute, 0 }
 	n.cfg.Settings = func() fsm.Settings { return fsm.Settings{MaxExemplars: 8} }
 	id := n.ClusterID()
 	n.start()

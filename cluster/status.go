@@ -36,7 +36,8 @@ type NodeStatus struct {
 	Voter         bool   `json:"voter"`
 	Alive         bool   `json:"alive"` // by gossip
 	BlocksBytes   int64  `json:"blocks_bytes"`
-	Level         uint32 `json:"level"`                // of the log format that the node knows
+	Level         uint32 `json:"level"` // of the log format that the node knows
+	ConfigHash    string `json:"config_hash,omitempty"`
 	Recovering    string `json:"recovering,omitempty"` // why the node has no vote
 	Disk          string `json:"disk,omitempty"`       // "low" or "critical"
 	Damaged       string `json:"damaged,omitempty"`    // what on the node's disk is not what was written
@@ -57,6 +58,7 @@ type nodeReport struct {
 	HTTPAddress  string         `json:"http_address"`
 	Version      string         `json:"version"`
 	Level        uint32         `json:"level"`
+	ConfigHash   string         `json:"config_hash,omitempty"`
 	LastIndex    uint64         `json:"last_index"` // of the log
 	Voters       []string       `json:"voters,omitempty"`
 	Recovering   string         `json:"recovering,omitempty"`
@@ -74,7 +76,7 @@ func (n *Node) ownReport() nodeReport {
 		BlocksBytes: n.fsm.BlocksSize(), HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
 		CatchUp:   n.catchUp.status(),
 		LastIndex: n.raft.LastIndex(), Voters: voters(n.servers()), Recovering: n.amnesia.reason(), Disk: n.disk.level().String(),
-		Level: n.fsm.Level(), Digest: n.verdicts.status(),
+		Level: n.fsm.Level(), Digest: n.verdicts.status(), ConfigHash: n.attribute(AttributeConfigHash),
 	}
 	if err := n.fsm.Damage(); err != nil {
 		r.Damaged = err.Error()
@@ -133,6 +135,7 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 		st.Alive, st.RaftAddress = true, m.RaftAddress
 		st.GossipAddress, st.HTTPAddress, st.Version = m.GossipAddress, m.HTTPAddress, m.Version
 		st.Level = m.knownLevel()
+		st.ConfigHash = m.Attributes[AttributeConfigHash]
 	}
 	r, err := n.report(ctx, st.ID)
 	if err != nil {
@@ -140,7 +143,7 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 		return st
 	}
 	st.AppliedIndex, st.CommitIndex, st.BlocksBytes, st.Err = r.AppliedIndex, r.CommitIndex, r.BlocksBytes, r.Err
-	st.HTTPAddress, st.Version, st.Level = r.HTTPAddress, r.Version, max(r.Level, firstLevel)
+	st.HTTPAddress, st.Version, st.Level, st.ConfigHash = r.HTTPAddress, r.Version, max(r.Level, firstLevel), r.ConfigHash
 	st.CatchUp, st.Digest, st.Recovering, st.Disk, st.Damaged = r.CatchUp, r.Digest, r.Recovering, r.Disk, r.Damaged
 	switch {
 	case r.Leader:

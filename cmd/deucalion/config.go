@@ -4,125 +4,145 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/alecthomas/units"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/rules"
+	promruntime "github.com/prometheus/prometheus/util/runtime"
 	"go.yaml.in/yaml/v2"
 
 	"github.com/deucaliondb/deucalion/fsm"
 )
 
-var errUnsupported = errors.New("not supported by this version of Deucalion yet")
-
-// defaultMaxExemplars is Prometheus's, which it uses once exemplar storage is enabled; here it always is.
+// defaultMaxExemplars is Prometheus's default of the same setting; there it needs a feature flag to count at all.
 const defaultMaxExemplars = 100_000
 
-// configuration is a Prometheus configuration file that holds nothing which this version would ignore.
+// configuration is what one reading of the configuration file gave. It is not changed afterwards.
 type configuration struct {
 	file     *config.Config
 	logLevel string // of the runtime section; "" if the file does not set it
+	hash     string // of what all nodes should have alike: the file and those that it names
 }
 
-// loadConfig reads path, or takes the defaults for "". Prometheus's own loader decides what is valid.
-func loadConfig(path string, logger *slog.Logger) (*configuration, error) {
-	if path == "" {
-		file, err := config.Load("", logger)
-		return &configuration{file: file}, err
+// loadConfig reads and checks the configuration file with all files that it names.
+func loadConfig(o *options, parse parser.Parser, logger *slog.Logger) (*configuration, error) {
+	path := o.configFile
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && !o.configFileSet {
+		path = "" // the default name, and no such file: the built-in defaults
 	}
-	file, err := config.LoadFile(path, false, logger)
+	c := &configuration{}
+	var err error
+	if path == "" {
+		c.file, err = config.Load("", logger)
+	} else {
+		c.file, err = config.LoadFile(path, false, promslog.NewNopLogger())
+	}
 	if err != nil {
 		return nil, err
+	}
+	if _, err := c.file.GetScrapeConfigs(); err != nil {
+		return nil, fmt.Errorf("scrape config files: %w", err)
+	}
+	if err := rules.ParseFiles(c.file.RuleFiles, c.file.GlobalConfig.MetricNameValidationScheme, parse, logger); err != nil {
+		return nil, fmt.Errorf("rule files: %w", err)
+	}
+	if err := refuseUnsupported(c.file); err != nil {
+		return nil, err
+	}
+	if r := c.file.StorageConfig.TSDBConfig.Retention; r.Time == 0 && r.Size == 0 && r.Percentage == 0 {
+		flags := o.retention()
+		r.Time, r.Size = model.Duration(flags.time), units.Base2Bytes(flags.size)
+	}
+	if c.logLevel, err = ownLogLevel(path); err != nil {
+		return nil, err
+	}
+	c.hash, err = hashFiles(path, slices.Concat(c.file.RuleFiles, c.file.ScrapeConfigFiles))
+	return c, err
+}
+
+// ownLogLevel is the level that the file itself sets, which the library does not tell from its default.
+func ownLogLevel(path string) (string, error) {
+	if path == "" {
+		return "", nil
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	raw := section{}
+	var raw struct {
+		Runtime struct {
+			LogLevel string `yaml:"log_level"`
+		} `yaml:"runtime"`
+	}
 	if err := yaml.Unmarshal(text, &raw); err != nil {
-		return nil, err
+		return "", err
 	}
-	if err := raw.refuseUnsupported(); err != nil {
-		return nil, err
-	}
-	c := &configuration{file: file}
-	if runtime, ok := raw["runtime"].(section); ok && runtime["log_level"] != nil {
-		c.logLevel = string(file.Runtime.LogLevel)
-	}
-	return c, nil
+	return raw.Runtime.LogLevel, nil
 }
 
-// section is a part of a YAML file. With keys of type any, the YAML library makes the parts in it sections too.
-type section map[any]any
-
-// refuseUnsupported fails if the file asks for something that this version does not do. A section that is there and
-// empty asks for nothing.
-func (s section) refuseUnsupported() error {
-	if err := s.allow("", "global", "runtime", "storage"); err != nil {
-		return err
+// hashFiles hashes the content of the configuration file and of the files that the patterns match. Unlike Prometheus's
+// own checksum it leaves directories out: nodes may keep equal files in different places.
+func hashFiles(path string, patterns []string) (string, error) {
+	if path == "" {
+		return "none", nil
 	}
-	if global, ok := s.sub("global"); ok {
-		// The other globals are defaults for sections that are refused.
-		for _, key := range []string{"query_log_file", "scrape_failure_log_file"} {
-			if !empty(global[key]) {
-				return fmt.Errorf("section global.%s: %w", key, errUnsupported)
-			}
+	files := []string{path}
+	for _, p := range patterns {
+		matches, err := filepath.Glob(p)
+		if err != nil {
+			return "", err
 		}
+		files = append(files, matches...)
 	}
-	storage, _ := s.sub("storage")
-	if err := storage.allow("storage.", "tsdb", "exemplars"); err != nil {
-		return err
-	}
-	tsdb, _ := storage.sub("tsdb")
-	return tsdb.allow("storage.tsdb.", "out_of_order_time_window")
-}
-
-// allow fails if the section holds a key beyond the given ones.
-func (s section) allow(prefix string, keys ...string) error {
-	var unknown []string
-	for key, value := range s {
-		if name := fmt.Sprint(key); !slices.Contains(keys, name) && !empty(value) {
-			unknown = append(unknown, name)
+	h := sha256.New()
+	for i, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return "", err
 		}
+		name := filepath.Base(f)
+		if i == 0 {
+			name = ""
+		}
+		fmt.Fprintf(h, "%s\x00%d\x00%s", name, len(text), text)
 	}
-	if len(unknown) == 0 {
-		return nil
-	}
-	slices.Sort(unknown)
-	return fmt.Errorf("section %s%s: %w", prefix, unknown[0], errUnsupported)
+	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
 
-func (s section) sub(key string) (section, bool) {
-	sub, ok := s[key].(section)
-	return sub, ok
-}
-
-func empty(v any) bool {
-	switch v := v.(type) {
-	case nil:
-		return true
-	case []any:
-		return len(v) == 0
-	case section:
-		return len(v) == 0
-	case string:
-		return v == ""
-	}
-	return false
-}
-
-// settings are what the file says about the rules that must be the same on all nodes.
+// settings are what all nodes have to agree on; the leader's file wins.
 func (c *configuration) settings() fsm.Settings {
 	s := fsm.Settings{MaxExemplars: defaultMaxExemplars}
-	if tsdb := c.file.StorageConfig.TSDBConfig; tsdb != nil {
-		s.OutOfOrderWindow = time.Duration(tsdb.OutOfOrderTimeWindow) * time.Millisecond
-	}
+	s.OutOfOrderWindow = time.Duration(c.file.StorageConfig.TSDBConfig.OutOfOrderTimeWindow) * time.Millisecond
 	if exemplars := c.file.StorageConfig.ExemplarsConfig; exemplars != nil {
 		s.MaxExemplars = max(exemplars.MaxExemplars, 0)
 	}
 	return s
+}
+
+// retention is the limits of the file, or the flags' where it has none. dir is on the file system that a percentage is
+// of.
+func (c *configuration) retention(dir string) retention {
+	r := c.file.StorageConfig.TSDBConfig.Retention
+	out := retention{time: time.Duration(r.Time), size: int64(r.Size)}
+	if r.Percentage > 0 {
+		if total := promruntime.FsSize(dir); total > 0 {
+			out.size = int64(float64(total) * r.Percentage / 100)
+		}
+	}
+	if out.time < 0 { // more than 292 years overflow; Prometheus makes them 100
+		out.time = maxRetention
+	}
+	return out
 }

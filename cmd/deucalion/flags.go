@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -23,8 +24,14 @@ import (
 
 // options are the flags. Names, defaults and meanings are Prometheus's where it has them.
 type options struct {
-	configFile string
-	log        promslog.Config
+	configFile         string
+	configFileSet      bool // by the user; else it may be absent
+	autoReload         bool
+	autoReloadInterval model.Duration
+	featureList        []string
+	features           featureSet
+	log                promslog.Config
+	logLevel           string // as the command line has it; log's follows the configuration file
 
 	listen          []string
 	readTimeout     model.Duration
@@ -62,6 +69,10 @@ type options struct {
 	digestInterval  model.Duration
 	snapshotMaxRate units.Base2Bytes
 	tuning          tuning
+	monitoring      monitoring
+	web             webOptions
+	process         processOptions
+	ignored         ignored
 
 	shown map[string]string // all flags and their values, for /api/v1/status/flags
 }
@@ -78,6 +89,10 @@ func parseFlags(args []string, stdout, stderr io.Writer) (o *options, exit *int,
 	o.queryFlags(app)
 	o.clusterFlags(app)
 	o.tuning.flags(app)
+	o.monitoring.flags(app)
+	o.web.flags(app)
+	o.process.flags(app)
+	o.ignored.flags(app)
 	promslogflag.AddFlags(app, &o.log)
 	if _, err := app.Parse(args); err != nil || exit != nil {
 		return nil, exit, err
@@ -85,12 +100,20 @@ func parseFlags(args []string, stdout, stderr io.Writer) (o *options, exit *int,
 	if err := o.check(); err != nil {
 		return nil, nil, err
 	}
+	o.logLevel = o.log.Level.String()
 	o.shown = shownFlags(app)
 	return o, nil, nil
 }
 
 func (o *options) webFlags(app *kingpin.Application) {
-	app.Flag("config.file", "Prometheus configuration file path. Without it the built-in defaults are used.").StringVar(&o.configFile)
+	app.Flag("config.file", "Prometheus configuration file path. Without this flag and without such a file the built-in defaults are used.").
+		Default("prometheus.yml").IsSetByUser(&o.configFileSet).StringVar(&o.configFile)
+	app.Flag("config.auto-reload", "Enable automatic configuration file reloading. See also --config.auto-reload-interval.").
+		Default("false").BoolVar(&o.autoReload)
+	app.Flag("config.auto-reload-interval", "Specifies the interval for checking and automatically reloading the configuration file upon detecting changes. Only used when --config.auto-reload is set.").
+		Default("30s").SetValue(&o.autoReloadInterval)
+	app.Flag("enable-feature", "Comma separated feature names to enable. Those of Prometheus are known; docs/differences.md says which have an effect.").
+		StringsVar(&o.featureList)
 	app.Flag("web.listen-address", "Address to listen on for UI, API, and telemetry. Can be repeated.").
 		Default("0.0.0.0:9090").StringsVar(&o.listen)
 	app.Flag("web.read-timeout", "Maximum duration before timing out read of the request, and closing idle connections.").
@@ -178,6 +201,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--query.max-staleness must be positive, got %s", o.maxStaleness)
 	case o.snapshotMaxRate < 0:
 		return fmt.Errorf("--cluster.snapshot-max-rate must not be negative, got %s", o.snapshotMaxRate)
+	case o.process.memLimitRatio <= 0 || o.process.memLimitRatio > 1:
+		return errors.New("--auto-gomemlimit.ratio must be greater than 0 and less than or equal to 1")
 	case strings.TrimSpace(o.dataDir) == "":
 		return fmt.Errorf("--storage.tsdb.path must not be empty")
 	}

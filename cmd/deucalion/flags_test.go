@@ -34,20 +34,35 @@ func TestFlagDefaults(t *testing.T) {
 	o, err := parse(t)
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{
-		"config.file": "", "log.level": "info", "log.format": "logfmt",
+		"config.file": "prometheus.yml", "config.auto-reload": "false", "config.auto-reload-interval": "30s", "enable-feature": "",
+		"log.level": "info", "log.format": "logfmt",
+		"auto-gomaxprocs": "true", "auto-gomemlimit": "true", "auto-gomemlimit.ratio": "0.9", "auto-gomemlimit.refresh-interval": "0s",
 		"web.listen-address": "0.0.0.0:9090", "web.read-timeout": "5m", "web.max-connections": "512", "web.external-url": "",
 		"web.cors.origin": ".*", "web.enable-admin-api": "false", "web.enable-remote-write-receiver": "true",
+		"web.config.file": "", "web.max-notifications-subscribers": "16", "web.route-prefix": "", "web.user-assets": "",
+		"web.enable-lifecycle": "false", "web.enable-otlp-receiver": "false", "web.console.templates": "consoles",
+		"web.console.libraries": "console_libraries", "web.page-title": "Deucalion Time Series Collection and Processing Server",
 		"web.remote-write-receiver.accepted-protobuf-messages": "prometheus.WriteRequest,io.prometheus.write.v2.Request",
 		"storage.tsdb.path": "data/", "storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "0B", "storage.scrub-interval": "1d",
-		"storage.remote.read-sample-limit": "50000000", "storage.min-free": "1GiB",
+		"storage.remote.read-sample-limit": "50000000", "storage.min-free": "1GiB", "storage.remote.flush-deadline": "1m",
 		"storage.remote.read-concurrent-limit": "10", "storage.remote.read-max-bytes-in-frame": "1048576",
 		"query.lookback-delta": "5m", "query.timeout": "2m", "query.max-concurrency": "20", "query.max-samples": "50000000",
 		"query.consistency": "bounded", "query.max-staleness": "10s",
+		"scrape.shard": "spread", "scrape.adjust-timestamps": "true", "scrape.timestamp-tolerance": "2ms", "scrape.discovery-reload-interval": "5s",
+		"rules.alert.for-outage-tolerance": "1h", "rules.alert.for-grace-period": "10m", "rules.alert.resend-delay": "1m", "rules.max-concurrent-evals": "4",
+		"alertmanager.notification-queue-capacity": "10000", "alertmanager.notification-batch-size": "256",
+		"alertmanager.drain-notification-queue-on-shutdown": "true",
 		"node.id": "", "cluster.listen-address": "0.0.0.0:9190", "cluster.advertise-address": "",
 		"cluster.gossip-listen-address": "0.0.0.0:9191", "cluster.gossip-advertise-address": "",
 		"cluster.peer": "", "cluster.bootstrap-expect": "1", "cluster.digest-interval": "1h", "raft.log-store": "wal",
 		"cluster.snapshot-max-rate": "64MiB", "storage.freeze-samples": "0", "raft.snapshot-entries": "0", "raft.trailing-log-bytes": "0B", "raft.log-segment-bytes": "0B",
-		"raft.snapshot-log-bytes": "0B",
+		"raft.snapshot-log-bytes":         "0B",
+		"storage.tsdb.min-block-duration": "2h", "storage.tsdb.max-block-duration": "31d", "storage.tsdb.max-block-chunk-segment-size": "512MiB",
+		"storage.tsdb.wal-segment-size": "128MiB", "storage.tsdb.wal-compression": "true", "storage.tsdb.wal-compression-type": "snappy",
+		"storage.tsdb.no-lockfile": "false", "storage.tsdb.allow-overlapping-compaction": "true",
+		"storage.tsdb.head-chunks-write-queue-size": "0", "storage.tsdb.samples-per-chunk": "120",
+		"storage.tsdb.delayed-compaction.max-percent": "10", "storage.tsdb.delay-compact-file.path": "",
+		"storage.tsdb.block-reload-interval": "1m",
 	}, o.shown)
 }
 

@@ -15,18 +15,7 @@ import (
 // and the outcome of loading the configuration, which is read once.
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	loaded := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "prometheus_config_last_reload_successful",
-		Help: "Whether the last configuration reload attempt was successful.",
-	})
-	loadedAt := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "prometheus_config_last_reload_success_timestamp_seconds",
-		Help: "Timestamp of the last successful configuration reload.",
-	})
-	loaded.Set(1)
-	loadedAt.SetToCurrentTime()
 	r.MustRegister(
-		loaded, loadedAt,
 		versioncollector.NewCollector("deucalion"),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(

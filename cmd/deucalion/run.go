@@ -11,8 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
-	"strconv"
 	"syscall"
 
 	"github.com/prometheus/common/promslog"
@@ -45,12 +43,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	opts.log.Writer = stderr
 	logger := promslog.New(&opts.log)
 	slog.SetDefault(logger) // net/http's HTTP/2 writes to the log package, which goes there now
-	conf, err := loadConfig(opts.configFile, logger)
+	if err := opts.setFeatures(logger); err != nil {
+		fmt.Fprintf(stderr, "Error parsing feature list: %s\n", err)
+		return exitFailed
+	}
+	opts.ignored.warn(logger)
+	conf, err := loadConfig(opts, opts.features.parser(), logger)
 	if err != nil {
 		logger.Error(fmt.Sprintf("Error loading config (--config.file=%s)", opts.configFile), "err", err)
 		return exitUsage
 	}
-	if err := conf.applyRuntime(&opts.log); err != nil {
+	opts.process.apply(logger)
+	if err := conf.applyRuntime(opts); err != nil {
 		logger.Error("Error applying the runtime section of the config", "err", err)
 		return exitUsage
 	}
@@ -68,12 +72,18 @@ func serve(ctx context.Context, opts *options, conf *configuration, logger *slog
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 
 	n, err := startNode(opts, conf, logger)
 	if err != nil {
 		return err
 	}
+	unwatch := n.watchConfig(hangups)
 	select {
+	case <-n.quit:
+		logger.Info("Received termination request via web service, stopping gracefully")
 	case sig := <-signals:
 		logger.Info("Received a signal, stopping gracefully; a second one stops at once", "signal", sig.String())
 	case <-ctx.Done():
@@ -86,7 +96,10 @@ func serve(ctx context.Context, opts *options, conf *configuration, logger *slog
 		return errors.Join(fmt.Errorf("serve HTTP: %w", err), n.stop())
 	}
 	stopped := make(chan error, 1)
-	go func() { stopped <- n.stop() }()
+	go func() {
+		unwatch()
+		stopped <- n.stop()
+	}()
 	select {
 	case err := <-stopped:
 		return err
@@ -95,20 +108,4 @@ func serve(ctx context.Context, opts *options, conf *configuration, logger *slog
 	case sig := <-signals:
 		return fmt.Errorf("stopped at once by a second signal (%s)", sig)
 	}
-}
-
-// applyRuntime puts the runtime section of the configuration in force. Like Prometheus, GOGC is 75 unless the
-// environment or the file say otherwise, and is shown in the environment for /api/v1/status/runtimeinfo.
-func (c *configuration) applyRuntime(log *promslog.Config) error {
-	if c.logLevel != "" {
-		if err := log.Level.Set(c.logLevel); err != nil {
-			return err
-		}
-	}
-	percent := c.file.Runtime.GoGC
-	debug.SetGCPercent(percent)
-	if percent < 0 {
-		return os.Setenv("GOGC", "off")
-	}
-	return os.Setenv("GOGC", strconv.Itoa(percent))
 }

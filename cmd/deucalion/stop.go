@@ -24,6 +24,7 @@ func (n *node) stop() error {
 	if n.cluster != nil {
 		n.cluster.StopServing()
 	}
+	errs = append(errs, n.stopDuties())
 	if n.server != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
@@ -40,6 +41,20 @@ func (n *node) stop() error {
 	}
 	for i := len(n.closers) - 1; i >= 0; i-- {
 		errs = append(errs, n.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// dutiesTimeout bounds the end of scraping, rules and what else works for the cluster in the background.
+const dutiesTimeout = 20 * time.Second
+
+// stopDuties ends what this node does without being asked, last to first, while it can still write to the log.
+func (n *node) stopDuties() error {
+	ctx, cancel := context.WithTimeout(context.Background(), dutiesTimeout)
+	defer cancel()
+	var errs []error
+	for i := len(n.stoppers) - 1; i >= 0; i-- {
+		errs = append(errs, n.stoppers[i](ctx))
 	}
 	return errors.Join(errs...)
 }

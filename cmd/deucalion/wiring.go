@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,7 @@ import (
 	"github.com/deucaliondb/deucalion/api"
 	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/monitor"
 	"github.com/deucaliondb/deucalion/storage"
 )
 
@@ -34,7 +36,12 @@ type node struct {
 	snapshots *cluster.SnapshotStore
 	fsm       *fsm.FSM
 	cluster   *cluster.Node
+	appender  *monitor.Appendable
+	config    *reloader
 	server    *server
+	quit      chan struct{} // closed when a request asks for the end
+
+	stoppers []func(context.Context) error // run last to first, before HTTP is drained
 
 	closers []func() error // run last to first, when everything else has stopped
 }
@@ -42,7 +49,9 @@ type node struct {
 // startNode puts the parts together, from the disk up. It returns when HTTP is being served; the node may still be
 // catching up, which /-/ready tells.
 func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, err error) {
-	n := &node{logger: logger, fatal: make(chan error, 1), served: make(chan error, 1), registry: newRegistry()}
+	n := &node{logger: logger, fatal: make(chan error, 1), served: make(chan error, 1), registry: newRegistry(), quit: make(chan struct{})}
+	parse := o.features.parser()
+	n.config = newReloader(o, parse, conf, logger, n.registry)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.stop())
@@ -55,11 +64,24 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 	if n.server, err = listen(o.listen, o.maxConnections, logger); err != nil {
 		return nil, err
 	}
-	if err := n.startCluster(o, conf); err != nil {
+	if err := n.startCluster(o); err != nil {
 		return nil, err
 	}
-	handler, err := n.newHandler(o, conf)
+	n.appender = monitor.NewAppendable(monitor.AppendableOptions{
+		FSM: n.fsm, Proposer: n.cluster, Registerer: n.registry,
+		ZeroSamples: o.features.has("created-timestamp-zero-ingestion"),
+	})
+	handler, err := n.newHandler(o, parse)
 	if err != nil {
+		return nil, err
+	}
+	n.config.add("runtime", func(*config.Config) error { return n.config.config().applyRuntime(o) })
+	n.config.add("hash", func(*config.Config) error {
+		n.cluster.SetAttribute(cluster.AttributeConfigHash, n.config.config().hash)
+		return nil
+	})
+	n.startTracing()
+	if err := n.config.first(); err != nil {
 		return nil, err
 	}
 	n.server.start(handler, time.Duration(o.readTimeout), n.served)
@@ -88,12 +110,11 @@ func (n *node) openState(o *options) error {
 	return nil
 }
 
-func (n *node) startCluster(o *options, conf *configuration) error {
+func (n *node) startCluster(o *options) error {
 	address, err := httpAddress(n.server.address(), o.clusterAddr)
 	if err != nil {
 		return err
 	}
-	keep := o.retention()
 	n.cluster, err = cluster.Start(cluster.Config{
 		Dir:                    o.dataDir,
 		NodeID:                 o.nodeID,
@@ -112,14 +133,16 @@ func (n *node) startCluster(o *options, conf *configuration) error {
 		TrailingLogBytes:       int64(o.tuning.trailingLogBytes),
 		SnapshotMaxRate:        int64(o.snapshotMaxRate),
 		MaxStaleness:           time.Duration(o.maxStaleness),
-		Settings:               conf.settings,
-		RetentionTime:          keep.time,
-		RetentionSize:          keep.size,
-		MinFree:                o.roomToLeave(),
-		DigestInterval:         o.digestEvery(),
-		Logger:                 n.logger.With("component", "cluster"),
-		Registerer:             n.registry,
-		OnFatal:                n.onFatal,
+		Settings:               func() fsm.Settings { return n.config.config().settings() },
+		Retention: func() (time.Duration, int64) {
+			keep := n.config.config().retention(o.dataDir)
+			return keep.time, keep.size
+		},
+		MinFree:        o.roomToLeave(),
+		DigestInterval: o.digestEvery(),
+		Logger:         n.logger.With("component", "cluster"),
+		Registerer:     n.registry,
+		OnFatal:        n.onFatal,
 	}, n.fsm, n.snapshots)
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)
@@ -135,7 +158,7 @@ func (n *node) onFatal(err error) {
 	}
 }
 
-func (n *node) newHandler(o *options, conf *configuration) (http.Handler, error) {
+func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error) {
 	logger := n.logger.With("component", "web")
 	external, err := computeExternalURL(o.externalURL, n.server.address().String())
 	if err != nil {
@@ -145,17 +168,17 @@ func (n *node) newHandler(o *options, conf *configuration) (http.Handler, error)
 	if err != nil {
 		return nil, fmt.Errorf("could not compile CORS regex string %q: %w", o.corsOrigin, err)
 	}
-	parse := parser.NewParser(parser.Options{ExperimentalDurationExpr: true})
 	known := features.NewRegistry()
 	known.Enable(features.Prometheus, "server_mode")
 	known.Enable(features.Prometheus, labels.ImplementationName)
-	engine, err := n.newEngine(o, conf, parse, known)
+	known.Set(features.Prometheus, "auto_reload_config", o.autoReload)
+	engine, err := n.newEngine(o, parse, known)
 	if err != nil {
 		return nil, err
 	}
 	served, err := api.New(api.Config{
 		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
-		PrometheusConfig: func() config.Config { return *conf.file },
+		PrometheusConfig: func() config.Config { return *n.config.config().file },
 		Flags:            o.shown,
 		BuildInfo:        buildInfo(),
 		Features:         known,
@@ -166,7 +189,8 @@ func (n *node) newHandler(o *options, conf *configuration) (http.Handler, error)
 		Consistency:      api.Level(o.consistency),
 		MaxStaleness:     time.Duration(o.maxStaleness),
 		QueryTimeout:     time.Duration(o.queryTimeout),
-		Retention:        o.retention().String(),
+		Retention:        func() string { return n.config.config().retention(o.dataDir).String() },
+		LastReload:       n.config.last,
 		AcceptMessages:   o.acceptedMessage,
 		RemoteRead:       o.remoteRead,
 		Logger:           logger,
@@ -181,26 +205,31 @@ func (n *node) newHandler(o *options, conf *configuration) (http.Handler, error)
 
 // newEngine makes the PromQL engine with Prometheus's settings. Its tracker bounds the concurrency, and logs after a
 // crash which queries were running.
-func (n *node) newEngine(o *options, conf *configuration, parse parser.Parser, known features.Collector) (*promql.Engine, error) {
+func (n *node) newEngine(o *options, parse parser.Parser, known features.Collector) (*promql.Engine, error) {
 	logger := n.logger.With("component", "query engine")
 	tracker, err := promql.NewActiveQueryTracker(o.dataDir, o.maxConcurrency, logger)
 	if err != nil {
 		return nil, err
 	}
-	interval := time.Duration(conf.file.GlobalConfig.EvaluationInterval).Milliseconds()
 	engine := promql.NewEngine(promql.EngineOpts{
-		Logger:                   logger,
-		Reg:                      n.registry,
-		MaxSamples:               o.maxSamples,
-		Timeout:                  time.Duration(o.queryTimeout),
-		ActiveQueryTracker:       tracker,
-		LookbackDelta:            time.Duration(o.lookback),
-		NoStepSubqueryIntervalFn: func(int64) int64 { return interval },
+		Logger:             logger,
+		Reg:                n.registry,
+		MaxSamples:         o.maxSamples,
+		Timeout:            time.Duration(o.queryTimeout),
+		ActiveQueryTracker: tracker,
+		LookbackDelta:      time.Duration(o.lookback),
+		NoStepSubqueryIntervalFn: func(int64) int64 {
+			return time.Duration(n.config.config().file.GlobalConfig.EvaluationInterval).Milliseconds()
+		},
 		EnableAtModifier:         true,
 		EnableNegativeOffset:     true,
+		EnablePerStepStats:       o.features.has("promql-per-step-stats"),
+		EnableDelayedNameRemoval: o.features.has("promql-delayed-name-removal"),
+		EnableTypeAndUnitLabels:  o.features.has("type-and-unit-labels"),
 		FeatureRegistry:          known,
 		Parser:                   parse,
 	})
 	n.closers = append(n.closers, engine.Close) // and the tracker with it
+	n.config.add("query_engine", func(c *config.Config) error { return setQueryLog(engine, c.GlobalConfig.QueryLogFile) })
 	return engine, nil
 }

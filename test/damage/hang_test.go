@@ -64,7 +64,7 @@ func faulty(t *testing.T, dir string) string {
 	mod, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD").Output()
 	require.NoError(t, err)
 	bin := filepath.Join(dir, "deucalion-faults")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-tags", "faults", "-o", bin, "./cmd/deucalion")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-tags", "faults,remove_all_sd", "-o", bin, "./cmd/deucalion")
 	cmd.Dir = filepath.Dir(strings.TrimSpace(string(mod)))
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -59,7 +59,7 @@ while read -r pkg; do
   go test -c -tags plants -o "$work/${pkg//\//-}.test" "./$pkg" || exit 1
 done < <(awk '{print $2}' <<<"$chosen" | sort -u)
 if grep -q ' test/' <<<"$chosen"; then
-  go build -tags plants,faults -o "$work/deucalion" ./cmd/deucalion || exit 1
+  go build -tags plants,faults,remove_all_sd -o "$work/deucalion" ./cmd/deucalion || exit 1
 fi
 
 failed=0

@@ -1,0 +1,195 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// reloader keeps the configuration in force and brings a new one to all who live by it.
+type reloader struct {
+	opts   *options
+	parse  parser.Parser
+	logger *slog.Logger
+
+	current atomic.Pointer[configuration]
+	status  atomic.Pointer[reloadStatus]
+	loaded  prometheus.Gauge
+	at      prometheus.Gauge
+	hash    *prometheus.GaugeVec
+
+	mu    sync.Mutex // protects the following and is held over a reload
+	parts []part
+	told  func(ok bool) // of each reload, or nil
+}
+
+// reloadStatus tells of the newest reload.
+type reloadStatus struct {
+	ok bool
+	at time.Time // of the last that succeeded
+}
+
+// part is something that a new configuration is applied to. Parts keep what they have when they return an error.
+type part struct {
+	name  string
+	apply func(*config.Config) error
+}
+
+func newReloader(o *options, parse parser.Parser, first *configuration, logger *slog.Logger, reg prometheus.Registerer) *reloader {
+	f := promauto.With(reg)
+	r := &reloader{
+		opts: o, parse: parse, logger: logger,
+		loaded: f.NewGauge(prometheus.GaugeOpts{
+			Name: "prometheus_config_last_reload_successful",
+			Help: "Whether the last configuration reload attempt was successful.",
+		}),
+		at: f.NewGauge(prometheus.GaugeOpts{
+			Name: "prometheus_config_last_reload_success_timestamp_seconds",
+			Help: "Timestamp of the last successful configuration reload.",
+		}),
+		hash: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "deucalion_config_hash_info",
+			Help: "Hash of the configuration in force and of the files that it names; all nodes should have the same.",
+		}, []string{"hash"}),
+	}
+	r.current.Store(first)
+	r.status.Store(&reloadStatus{ok: true, at: time.Now().UTC()})
+	return r
+}
+
+// last tells whether the newest reload succeeded, and when one last did.
+func (r *reloader) last() (ok bool, at time.Time) {
+	s := r.status.Load()
+	return s.ok, s.at
+}
+
+// config is the configuration in force.
+func (r *reloader) config() *configuration { return r.current.Load() }
+
+// add makes apply part of every reload, and of first. Parts are applied in the order in which they were added.
+func (r *reloader) add(name string, apply func(*config.Config) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parts = append(r.parts, part{name, apply})
+}
+
+// first applies the configuration that the process was started with.
+func (r *reloader) first() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.applyLocked(r.current.Load())
+}
+
+// reload reads the file again. On an error before anything is applied the old configuration stays in force as a whole;
+// a part that refuses the new one keeps its old, as in Prometheus.
+func (r *reloader) reload() (err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.logger.Info("Loading configuration file", "filename", r.opts.configFile)
+	defer func() {
+		if err != nil {
+			r.loaded.Set(0)
+			r.status.Store(&reloadStatus{at: r.status.Load().at})
+			r.logger.Error("Error reloading config", "err", err)
+		}
+		if r.told != nil {
+			r.told(err == nil)
+		}
+	}()
+	c, err := loadConfig(r.opts, r.parse, r.logger)
+	if err != nil {
+		return fmt.Errorf("couldn't load configuration (--config.file=%q): %w", r.opts.configFile, err)
+	}
+	return r.applyLocked(c)
+}
+
+func (r *reloader) applyLocked(c *configuration) error {
+	start := time.Now()
+	r.current.Store(c) // parts that ask for the configuration get the new one
+	var errs []error
+	for _, p := range r.parts {
+		if err := p.apply(c.file); err != nil {
+			r.logger.Error("Failed to apply configuration", "part", p.name, "err", err)
+			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("one or more errors occurred while applying the new configuration (--config.file=%q): %w", r.opts.configFile, err)
+	}
+	r.loaded.Set(1)
+	r.status.Store(&reloadStatus{ok: true, at: time.Now().UTC()})
+	r.at.SetToCurrentTime()
+	r.hash.Reset()
+	r.hash.WithLabelValues(c.hash).Set(1)
+	r.logger.Info("Completed loading of configuration file", "filename", r.opts.configFile, "hash", c.hash, "duration", time.Since(start))
+	return nil
+}
+
+// watch reloads when a file has changed, until ctx ends.
+func (r *reloader) watch(ctx context.Context) {
+	if !r.opts.autoReload {
+		return
+	}
+	interval := max(time.Duration(r.opts.autoReloadInterval), time.Second)
+	r.logger.Info("Automatic configuration file reloading enabled", "interval", interval)
+	sum := func() string {
+		s, err := config.GenerateChecksum(r.opts.configFile)
+		if err != nil {
+			r.logger.Error("Cannot tell whether the configuration has changed", "err", err)
+		}
+		return s
+	}
+	last := sum()
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := sum()
+		if now == "" || now == last {
+			continue
+		}
+		r.logger.Info("Configuration file change detected, reloading the configuration")
+		if r.reload() == nil {
+			last = now
+		}
+	}
+}
+
+// watchConfig reloads on SIGHUP and when the files have changed, until the returned function is called, which waits for
+// a reload that is under way.
+func (n *node) watchConfig(hangups <-chan os.Signal) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { n.config.watch(ctx) })
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+				_ = n.config.reload() // it has logged the error
+			}
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
