@@ -18,7 +18,6 @@ func refuseUnsupported(c *config.Config) error {
 		"scrape_configs": len(c.ScrapeConfigs) > 0 || len(c.ScrapeConfigFiles) > 0,
 		"rule_files":     len(c.RuleFiles) > 0,
 		"alerting":       len(c.AlertingConfig.AlertmanagerConfigs) > 0,
-		"remote_write":   len(c.RemoteWriteConfigs) > 0,
 		"remote_read":    len(c.RemoteReadConfigs) > 0,
 	} {
 		if used {

@@ -71,6 +71,9 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 		FSM: n.fsm, Proposer: n.cluster, Registerer: n.registry,
 		ZeroSamples: o.features.has("created-timestamp-zero-ingestion"),
 	})
+	if err := n.startShipping(o); err != nil {
+		return nil, err
+	}
 	handler, err := n.newHandler(o, parse)
 	if err != nil {
 		return nil, err
@@ -132,6 +135,7 @@ func (n *node) startCluster(o *options) error {
 		SnapshotLogBytes:       int64(o.tuning.snapshotLogBytes),
 		TrailingLogBytes:       int64(o.tuning.trailingLogBytes),
 		SnapshotMaxRate:        int64(o.snapshotMaxRate),
+		UnshippedLogBytes:      int64(o.unshippedLogBytes),
 		MaxStaleness:           time.Duration(o.maxStaleness),
 		Settings:               func() fsm.Settings { return n.config.config().settings() },
 		Retention: func() (time.Duration, int64) {
