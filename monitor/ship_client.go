@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/storage/remote"
 )
 
@@ -26,6 +27,8 @@ type shipClient struct {
 	inner     atomic.Pointer[remote.WriteClient]
 	abandoned context.Context
 	abandon   context.CancelFunc
+	repeats   atomic.Bool        // what is sent may have been sent before, by remote write 1.0: see resend
+	refused   prometheus.Counter // samples that were refused alone
 
 	mu     sync.Mutex      // protects the following
 	shards context.Context // of the newest shards that have sent something
@@ -34,8 +37,8 @@ type shipClient struct {
 
 var _ remote.WriteClient = (*shipClient)(nil)
 
-func newShipClient(c remote.WriteClient) *shipClient {
-	x := &shipClient{}
+func newShipClient(c remote.WriteClient, refused prometheus.Counter) *shipClient {
+	x := &shipClient{refused: refused}
 	x.inner.Store(&c)
 	x.abandoned, x.abandon = context.WithCancel(context.Background())
 	return x
@@ -62,6 +65,9 @@ func (c *shipClient) Store(ctx context.Context, req []byte, attempt int) (remote
 	defer cancel()
 	defer context.AfterFunc(c.abandoned, cancel)()
 	stats, err := (*c.inner.Load()).Store(ctx, req, attempt)
+	if c.repeats.Load() && refusedForGood(err) {
+		stats, err = remote.WriteResponseStats{}, c.resend(ctx, req, attempt)
+	}
 	if err != nil && c.abandoned.Err() != nil {
 		err = errAbandoned // not to be tried again
 	}

@@ -20,9 +20,9 @@ import (
 
 const (
 	// settleShare: under constant load the feed rests now and then until everything has been delivered, and a position
-	// is known. A rest lasts as long as the queue may wait for its last batch to fill (5 s by default), a stretch in
-	// between this many times as long. All of a stretch is sent again after a failover.
-	settleShare = 6
+	// is known. A rest lasts about as long as the queue waits for its last batch to fill, a stretch in between this many
+	// times as long. What of a stretch has arrived is sent again after a failover.
+	settleShare = 5
 	settlePoll  = 100 * time.Millisecond
 	feedRetry   = time.Second
 	forgetEvery = 10 * time.Minute
@@ -147,7 +147,9 @@ func (f *feed) run(ctx context.Context) {
 func (f *feed) ship(ctx context.Context, q *queue) {
 	reader := f.fsm.NewLogReader()
 	settled, forgotten := time.Now(), time.Now()
-	stretch := settleShare * time.Duration(f.store.config.QueueConfig.BatchSendDeadline)
+	again, _ := f.fsm.Applied() // up to here an earlier queue may have sent something
+	q.client.repeats.Store(f.fed.index < again && f.store.config.ProtobufMessage == remoteapi.WriteV1MessageType)
+	stretch := settleShare * f.store.batchDeadline()
 	for ctx.Err() == nil {
 		applied, _ := f.fsm.Applied()
 		idle := f.fed.index >= applied
@@ -163,6 +165,9 @@ func (f *feed) ship(ctx context.Context, q *queue) {
 				return
 			case ok:
 				settled = time.Now()
+				if f.fed.index >= again {
+					q.client.repeats.Store(false)
+				}
 			default:
 				rest(ctx, settlePoll)
 			}

@@ -41,6 +41,7 @@ type sink struct {
 	metadata map[string]string
 	status   int // instead of taking anything, if not 0
 	tries    int
+	ordered  map[string]int64 // newest timestamps, if not nil: a request with an older sample is refused as a whole
 }
 
 func newSink(t *testing.T) *sink {
@@ -76,6 +77,20 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b := labels.NewScratchBuilder(0)
+	if s.ordered != nil {
+		next := maps.Clone(s.ordered)
+		for _, ts := range req.Timeseries {
+			ls := ts.ToLabels(&b, nil).String()
+			for _, x := range ts.Samples {
+				if x.Timestamp < next[ls] {
+					http.Error(w, "out of order sample", http.StatusBadRequest)
+					return
+				}
+				next[ls] = x.Timestamp
+			}
+		}
+		s.ordered = next
+	}
 	for _, ts := range req.Timeseries {
 		ls := ts.ToLabels(&b, nil).String()
 		for _, x := range ts.Samples {

@@ -21,6 +21,7 @@ type shipMetrics struct {
 	skipped  *prometheus.CounterVec
 	lost     *prometheus.CounterVec
 	rewinds  *prometheus.CounterVec
+	refused  *prometheus.CounterVec
 	failures *prometheus.CounterVec
 
 	mu     sync.Mutex // protects the following
@@ -41,6 +42,7 @@ func newShipMetrics(reg prometheus.Registerer, f *fsm.FSM) *shipMetrics {
 		skipped:  counter("deucalion_remote_write_skipped_entries_total", "Log entries that the remote store will never get, for this node's log does not hold them any more.", "remote_name"),
 		lost:     counter("deucalion_remote_write_lost_samples_total", "Samples that the remote store will never get, for their series had been dropped from the series table before they were read.", "remote_name"),
 		rewinds:  counter("deucalion_remote_write_rewinds_total", "Times a queue had thrown data away, which was then read and sent again.", "remote_name"),
+		refused:  counter("deucalion_remote_write_repeats_refused_total", "Samples that the remote store refused while they may have been sent before, by an earlier leader.", "remote_name"),
 		failures: counter("deucalion_remote_write_failures_total", "Failed steps of shipping, which are tried again: read (of the log), queue (start of one), position (noting it in the log).", "step"),
 		queues:   map[*queue]struct{}{},
 	}
@@ -64,7 +66,7 @@ func newShipMetrics(reg prometheus.Registerer, f *fsm.FSM) *shipMetrics {
 
 // begin exports the counters of a remote store from the start: an alert on a rate needs the zero.
 func (m *shipMetrics) begin(name string) {
-	for _, v := range []*prometheus.CounterVec{m.skipped, m.lost, m.rewinds} {
+	for _, v := range []*prometheus.CounterVec{m.skipped, m.lost, m.rewinds, m.refused} {
 		v.WithLabelValues(name)
 	}
 }

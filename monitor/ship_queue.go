@@ -15,6 +15,7 @@ import (
 	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
@@ -57,11 +58,13 @@ func makeEmptyWAL(dir string) error {
 
 // openQueue starts a queue.
 func openQueue(o queueOptions, r *remoteStore) (*queue, error) {
-	q := &queue{client: newShipClient(r.client), registry: prometheus.NewRegistry()}
+	q := &queue{client: newShipClient(r.client, o.metrics.refused.WithLabelValues(r.name)), registry: prometheus.NewRegistry()}
 	logger := slog.New(untilAbandoned{o.logger.Handler(), q.client.abandoned})
 	q.storage = remote.NewWriteStorage(logger, q.registry, o.dir, o.flushDeadline, nil, o.typeAndUnit)
+	conf := *r.config
+	conf.Name, conf.QueueConfig.BatchSendDeadline = r.name, model.Duration(r.batchDeadline())
 	err := q.storage.ApplyConfig(&config.Config{
-		GlobalConfig: config.GlobalConfig{ExternalLabels: r.external}, RemoteWriteConfigs: []*config.RemoteWriteConfig{r.config},
+		GlobalConfig: config.GlobalConfig{ExternalLabels: r.external}, RemoteWriteConfigs: []*config.RemoteWriteConfig{&conf},
 	})
 	if err == nil {
 		q.manager, err = managerOf(q.storage)

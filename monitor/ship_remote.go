@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
@@ -81,4 +82,13 @@ func newWriteClient(r *remoteStore) (remote.WriteClient, error) {
 // sameQueue tells whether the queue of r may go on for other.
 func (r *remoteStore) sameQueue(other *remoteStore) bool {
 	return r.hash == other.hash && labels.Equal(r.external, other.external)
+}
+
+// maxBatchDeadline bounds how long a sample waits for the batch to fill. All that is on its way is sent again after a
+// failover, and a remote store may refuse samples that are older than others of their series: it should be less than a
+// scrape interval.
+const maxBatchDeadline = time.Second
+
+func (r *remoteStore) batchDeadline() time.Duration {
+	return min(time.Duration(r.config.QueueConfig.BatchSendDeadline), maxBatchDeadline)
 }

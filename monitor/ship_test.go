@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
@@ -209,7 +210,7 @@ func TestShipStopNotes(t *testing.T) {
 // What the client of a queue says of its shards.
 func TestShipClientNoticesLostShards(t *testing.T) {
 	inner := &fakeClient{err: errors.New("no")}
-	c := newShipClient(inner)
+	c := newShipClient(inner, prometheus.NewCounter(prometheus.CounterOpts{}))
 	shards, kill := context.WithCancel(t.Context())
 	_, err := c.Store(shards, nil, 0)
 	require.ErrorIs(t, err, inner.err)
@@ -234,3 +235,31 @@ func (c *fakeClient) Store(context.Context, []byte, int) (remote.WriteResponseSt
 }
 func (c *fakeClient) Name() string     { return "fake" }
 func (c *fakeClient) Endpoint() string { return "fake" }
+
+// A remote store that refuses whole requests for one old sample gets what is new in them, after a failover.
+func TestShipPastRefusedRepeats(t *testing.T) {
+	to := newSink(t)
+	to.ordered = map[string]int64{}
+	s := newSolo(t, to.conf(t))
+	s.ready(1)
+	s.resign()
+	var want []string
+	for i := range 30 {
+		want = append(want, s.add(fmt.Sprint("m", i%3), int64(1000+i), float64(i)))
+	}
+	to.mu.Lock()
+	to.ordered[`{__name__="m0"}`], to.ordered[`{__name__="m1"}`] = 1018, 1001 // one shard was ahead of another
+	to.mu.Unlock()
+	s.lead()
+	var missing []string
+	for i, x := range want {
+		if i%3 != 0 || i >= 18 {
+			missing = append(missing, x)
+		}
+	}
+	to.await(t, missing...)
+	require.NotContains(t, to.seen(), want[0])
+	to.await(t, s.add("m0", 5000, 1))
+	require.Zero(t, s.metric("prometheus_remote_storage_samples_failed_total"))
+	require.Equal(t, 6.0, s.metric("deucalion_remote_write_repeats_refused_total"))
+}
