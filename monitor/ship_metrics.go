@@ -4,6 +4,7 @@
 package monitor
 
 import (
+	"slices"
 	"strings"
 	"sync"
 
@@ -92,16 +93,22 @@ func (m *shipMetrics) Collect(out chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for q := range m.queues {
-		in := make(chan prometheus.Metric)
-		go func() {
-			q.registry.Collect(in)
-			close(in)
-		}()
-		for x := range in {
-			desc := x.Desc().String()
-			if strings.Contains(desc, `fqName: "prometheus_remote_storage_`) && !strings.Contains(desc, `"prometheus_remote_storage_highest_timestamp_in_seconds"`) {
-				out <- x
-			}
+		collectNamed(q.registry, out, "prometheus_remote_storage_", "prometheus_remote_storage_highest_timestamp_in_seconds")
+	}
+}
+
+// collectNamed passes on the metrics of c whose names begin with prefix, but for the ones named.
+func collectNamed(c prometheus.Collector, out chan<- prometheus.Metric, prefix string, but ...string) {
+	in := make(chan prometheus.Metric)
+	go func() {
+		c.Collect(in)
+		close(in)
+	}()
+	for x := range in {
+		_, rest, _ := strings.Cut(x.Desc().String(), `fqName: "`)
+		name, _, _ := strings.Cut(rest, `"`)
+		if strings.HasPrefix(name, prefix) && !slices.Contains(but, name) {
+			out <- x
 		}
 	}
 }
