@@ -23,6 +23,7 @@ UNIT := $(GO) list ./... | grep -v /deucalion/test/
 UNITTMP := $(shell [ -w /dev/shm ] && echo /dev/shm || echo /tmp)
 
 DEUCALION_KILL_LOOPS     ?= 100
+DEUCALION_ALERTS_SECONDS ?= 300
 DEUCALION_TWIN_RUNS      ?= 100
 DEUCALION_TWIN_ENTRIES   ?= 200
 DEUCALION_CRASH_ROUNDS   ?= 100
@@ -31,7 +32,7 @@ FUZZTIME                 ?= 10s
 BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e kill crash partitions plants twin clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e kill crash alerts partitions plants twin clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +81,10 @@ kill: ## the kill -9 loop, DEUCALION_KILL_LOOPS (100) faults; DEUCALION_RACE=1 f
 
 crash: ## nodes die at every crash point in turn, DEUCALION_CRASH_ROUNDS (100) times; DEUCALION_RACE=1 as above
 	DEUCALION_CRASH_ROUNDS=$(DEUCALION_CRASH_ROUNDS) $(GO) test -timeout 120m -count 1 -v -run '^TestCrashPoints$$' ./test/crash
+
+alerts: ## leaders killed every 20 s while a real Alertmanager counts, for DEUCALION_ALERTS_SECONDS (300)
+	test/scripts/debian-prometheus.sh
+	DEUCALION_ALERTS_SECONDS=$(DEUCALION_ALERTS_SECONDS) $(GO) test -timeout 60m -count 1 -v ./test/alerts
 
 partitions: ## three nodes under load while their network is cut in every way, for DEUCALION_PARTITION_TIME (30m)
 	TMPDIR=$(UNITTMP) DEUCALION_PARTITION_TIME=$(DEUCALION_PARTITION_TIME) $(GO) test -timeout 300m -count 1 -v -run '^TestPartitions$$' ./cluster

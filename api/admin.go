@@ -4,9 +4,6 @@
 package api
 
 import (
-	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,16 +11,6 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/util/httputil"
-
-	"github.com/deucaliondb/deucalion/fsm"
-)
-
-// How long an admin call may take. A cleanup rewrites blocks and a snapshot flushes memory, on every node.
-const (
-	proposeTimeout  = 10 * time.Second
-	deleteTimeout   = 30 * time.Second
-	cleanTimeout    = 30 * time.Minute
-	snapshotTimeout = 10 * time.Minute
 )
 
 // admin wraps a handler that changes the storage: it exists only if the operator asked for it.
@@ -44,6 +31,8 @@ func (a *API) admin(next http.HandlerFunc) http.Handler {
 			respondError(w, http.StatusBadRequest, errBadData, fmt.Errorf("error parsing form values: %w", err))
 			return
 		}
+		// The read timeout of the server would end a long wait; the request has been read.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		next(w, r)
 	}))
 }
@@ -57,20 +46,25 @@ func (a *API) deleteSeries(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if mint <= maxt {
-		entry := fsm.EncodeDelete(fsm.Delete{ID: requestID(), Selectors: selectors, Mint: mint, Maxt: maxt})
-		if !a.onAllNodes(w, r, entry, "", deleteTimeout) {
+		index, fail := a.deleteSelected(r.Context(), selectors, mint, maxt)
+		if fail != nil {
+			fail.respond(w, index)
 			return
 		}
+		setIndex(w, index)
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
 // cleanTombstones rewrites the blocks that have deleted samples in them, on every node.
 func (a *API) cleanTombstones(w http.ResponseWriter, r *http.Request) {
-	id := requestID()
-	if a.onAllNodes(w, r, fsm.EncodeClean(id), id, cleanTimeout) {
-		w.WriteHeader(http.StatusNoContent)
+	index, fail := a.clean(r.Context())
+	if fail != nil {
+		fail.respond(w, index)
+		return
 	}
+	setIndex(w, index)
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // snapshot makes a snapshot of the same name and content on every node. skip_head is checked and has no effect: what is
@@ -82,50 +76,19 @@ func (a *API) snapshot(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	snapshot := fsm.UserSnapshot{
-		ID:   requestID(),
-		Name: time.Now().UTC().Format("20060102T150405Z0700") + "-" + requestID(),
-	}
-	if !a.onAllNodes(w, r, fsm.EncodeUserSnapshot(snapshot), snapshot.ID, snapshotTimeout) {
+	name, index, fail := a.makeSnapshot(r.Context())
+	if fail != nil {
+		fail.respond(w, index)
 		return
 	}
+	setIndex(w, index)
 	respond(w, struct {
 		Name string `json:"name"`
-	}{snapshot.Name})
+	}{name})
 }
 
-// onAllNodes commits an entry and waits until the live nodes have applied it and done its task. On failure it
-// answers, and returns false.
-func (a *API) onAllNodes(w http.ResponseWriter, r *http.Request, entry []byte, task string, timeout time.Duration) bool {
-	ctx, cancel := context.WithTimeout(r.Context(), proposeTimeout)
-	defer cancel()
-	result, err := a.cfg.Cluster.Propose(ctx, entry)
-	if err != nil {
-		w.Header().Set("Retry-After", "1")
-		respondError(w, http.StatusServiceUnavailable, errUnavailable, err)
-		return false
+func setIndex(w http.ResponseWriter, index uint64) {
+	if index != 0 {
+		w.Header().Set(headerIndex, strconv.FormatUint(index, 10))
 	}
-	w.Header().Set(headerIndex, strconv.FormatUint(result.Index, 10))
-	if result.Err != "" {
-		respondError(w, http.StatusInternalServerError, errInternal, errors.New(result.Err))
-		return false
-	}
-	ctx, cancelWait := context.WithTimeout(r.Context(), timeout)
-	defer cancelWait()
-	if err := a.cfg.Cluster.AwaitAll(ctx, result.Index, task); err != nil {
-		code, typ := http.StatusInternalServerError, errInternal
-		if errors.Is(err, context.DeadlineExceeded) {
-			code, typ = http.StatusGatewayTimeout, errTimeout
-		}
-		respondError(w, code, typ, fmt.Errorf("accepted by the cluster at index %d, but: %w", result.Index, err))
-		return false
-	}
-	return true
-}
-
-// requestID is 16 random hex digits.
-func requestID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
-	return hex.EncodeToString(b[:])
 }

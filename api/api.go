@@ -5,6 +5,8 @@ package api
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -16,6 +18,7 @@ import (
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/features"
 	"github.com/prometheus/prometheus/util/notifications"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
@@ -40,6 +43,12 @@ type Cluster interface {
 	Nodes(ctx context.Context) []cluster.NodeStatus
 	// AwaitAll returns when all live members have applied index and done the task ("": none).
 	AwaitAll(ctx context.Context, index uint64, task string) error
+	// Members are the live nodes by id.
+	Members() []cluster.Member
+	// HandlePeers lets h answer what other nodes ask with AskPeer.
+	HandlePeers(h http.Handler)
+	// AskPeer sends a request to the handler of a node, which may be this one. The caller closes the answer's body.
+	AskPeer(ctx context.Context, id, method, uri string, header http.Header, body io.Reader) (*http.Response, error)
 	// Digest makes all members hash their data at one index, and compares.
 	Digest(ctx context.Context, ranges []fsm.TimeRange) (*cluster.DigestReport, error)
 }
@@ -48,9 +57,13 @@ type Cluster interface {
 type Config struct {
 	FSM     *fsm.FSM
 	Cluster Cluster
+	// Source is what Prometheus's handlers query (default: FSM): the state, and perhaps remote_read stores.
+	Source storage.SampleAndChunkQueryable
 	// Engine runs queries; Parser is the one that it was made with.
 	Engine promql.QueryEngine
 	Parser parser.Parser
+	// Scraping is what this node scrapes; nil: nothing.
+	Scraping Scraping
 	// PrometheusConfig is the configuration in force, for /status/config and the external labels of remote read.
 	PrometheusConfig func() config.Config
 	// Flags are shown by /api/v1/status/flags.
@@ -63,8 +76,30 @@ type Config struct {
 	ListenAddress string
 	ExternalURL   *url.URL
 	CORSOrigin    *regexp.Regexp
-	// EnableAdmin opens delete_series, clean_tombstones, snapshot and digest.
+	// RoutePrefix goes before all routes in place of the path of ExternalURL, if it is not "".
+	RoutePrefix string
+	// EnableAdmin opens delete_series, clean_tombstones, snapshot and digest, over HTTP and gRPC.
 	EnableAdmin bool
+	// EnableLifecycle opens /-/reload and /-/quit, and needs the two functions: Reload reads the configuration again and
+	// returns when it is in force, Quit asks the process to end and returns at once.
+	EnableLifecycle bool
+	Reload          func() error
+	Quit            func()
+	// EnableOTLP opens /api/v1/otlp/v1/metrics, and needs Appendable, the way into the log. An appender of it that has
+	// the method Index() uint64 tells by it the log index of what it has committed.
+	EnableOTLP bool
+	OTLP       OTLPOptions
+	Appendable storage.AppendableV2
+	Search     SearchOptions
+	Consoles   ConsoleOptions
+	// PageTitle is the title of the web page.
+	PageTitle string
+	// MaxNotificationSubscribers bounds the clients of /api/v1/notifications/live.
+	MaxNotificationSubscribers int
+	// UserAssets is a directory that is served below /user; "": none.
+	UserAssets string
+	// LookbackDelta is how old a sample may be that /federate shows, and how often OTLP's target_info is repeated.
+	LookbackDelta time.Duration
 	// Consistency is the level of reads that do not name one.
 	Consistency Level
 	// MaxStaleness is what the level bounded allows.
@@ -79,9 +114,11 @@ type Config struct {
 	// AcceptMessages lists the remote-write messages that are taken; nil: all.
 	AcceptMessages remoteapi.MessageTypes
 	RemoteRead     RemoteReadLimits
-	Logger         *slog.Logger
-	Registerer     prometheus.Registerer
-	Gatherer       prometheus.Gatherer
+	// Ruler evaluates the rules; nil: there are none.
+	Ruler      Ruler
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Gatherer   prometheus.Gatherer
 }
 
 // RemoteReadLimits are the storage.remote.read-* flags of Prometheus. 0 means no limit, but for BytesInFrame.
@@ -102,17 +139,20 @@ type API struct {
 	handler       http.Handler
 }
 
-// New builds the API and registers its metrics. It starts no goroutines. It fails only on a Config that makes no sense.
+// New builds the API and registers its metrics, and answers the requests of other nodes from then on. It starts no goroutines. It fails only on a Config that makes no sense.
 func New(cfg Config) (*API, error) {
-	if _, err := ParseLevel(string(cfg.Consistency)); err != nil {
+	if err := cfg.check(); err != nil {
 		return nil, err
+	}
+	if cfg.Source == nil {
+		cfg.Source = cfg.FSM
 	}
 	a := &API{
 		cfg:           cfg,
 		logger:        cfg.Logger,
 		birth:         time.Now().UTC(),
 		gate:          &gate{cluster: cfg.Cluster},
-		notifications: notifications.NewNotifications(maxNotificationSubscribers, cfg.Registerer),
+		notifications: notifications.NewNotifications(cfg.MaxNotificationSubscribers, cfg.Registerer),
 	}
 	a.metrics = newMetrics(cfg.Registerer, a.gate)
 	a.write = remotewrite.New(remotewrite.Config{
@@ -125,9 +165,23 @@ func New(cfg Config) (*API, error) {
 	})
 	a.registerFeatures()
 	a.prometheus = a.newPrometheusAPI()
-	a.handler = a.recoverPanics(a.routes())
+	a.handler = a.recoverPanics(a.withGRPC(a.newGRPC(), a.routes()))
+	cfg.Cluster.HandlePeers(a.recoverPanics(a.peerHandler()))
 	return a, nil
 }
 
-// Handler serves all of it.
+func (c *Config) check() error {
+	switch {
+	case c.EnableOTLP && c.Appendable == nil:
+		return errors.New("OTLP is enabled without an appendable")
+	case c.OTLP.ConvertDelta && c.OTLP.NativeDelta:
+		return errors.New("OTLP delta samples cannot be both converted and stored as they are")
+	case c.EnableLifecycle && (c.Reload == nil || c.Quit == nil):
+		return errors.New("lifecycle is enabled without functions to reload and to quit")
+	}
+	_, err := ParseLevel(string(c.Consistency))
+	return err
+}
+
+// Handler serves all of it, gRPC too if the connection speaks HTTP/2.
 func (a *API) Handler() http.Handler { return a.handler }

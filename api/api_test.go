@@ -6,11 +6,13 @@ package api_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -34,6 +37,7 @@ import (
 // instance is a whole API over a real state machine.
 type instance struct {
 	*solo.Node
+	api     *api.API
 	handler http.Handler
 }
 
@@ -58,21 +62,25 @@ func newInstance(t *testing.T, change func(*api.Config)) *instance {
 		ExternalURL:      &url.URL{Scheme: "http", Host: "h:9090"},
 		CORSOrigin:       regexp.MustCompile("^(?:.*)$"),
 		EnableAdmin:      true,
-		Consistency:      api.Bounded,
-		MaxStaleness:     10 * time.Second,
-		QueryTimeout:     100 * time.Millisecond,
-		Retention:        func() string { return "15d" },
-		RemoteRead:       api.RemoteReadLimits{Samples: 1000, Concurrency: 2, BytesInFrame: 1 << 20},
-		Logger:           slog.New(slog.DiscardHandler),
-		Registerer:       registry,
-		Gatherer:         registry,
+		LookbackDelta:    5 * time.Minute,
+		PageTitle:        "Title",
+
+		MaxNotificationSubscribers: 1,
+		Consistency:                api.Bounded,
+		MaxStaleness:               10 * time.Second,
+		QueryTimeout:               100 * time.Millisecond,
+		Retention:                  func() string { return "15d" },
+		RemoteRead:                 api.RemoteReadLimits{Samples: 1000, Concurrency: 2, BytesInFrame: 1 << 20},
+		Logger:                     slog.New(slog.DiscardHandler),
+		Registerer:                 registry,
+		Gatherer:                   registry,
 	}
 	if change != nil {
 		change(&cfg)
 	}
 	a, err := api.New(cfg)
 	require.NoError(t, err)
-	return &instance{n, a.Handler()}
+	return &instance{n, a, a.Handler()}
 }
 
 type answer struct {
@@ -129,4 +137,26 @@ func (i *instance) write(t *testing.T, name string, values ...float64) (last int
 	require.Equal(t, http.StatusNoContent, w.Code, w.Body.String())
 	require.NotEmpty(t, w.Header().Get("X-Deucalion-Index"))
 	return last
+}
+
+// series are the series that a selector selects now, each with its value, sorted.
+func (i *instance) series(t *testing.T, selector string) []string {
+	t.Helper()
+	a := i.get("/api/v1/query?query=" + url.QueryEscape(selector))
+	require.Equal(t, http.StatusOK, a.code, a.text)
+	var v struct {
+		Data struct {
+			Result []struct {
+				Metric map[string]string
+				Value  [2]any
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(a.text), &v))
+	out := []string{}
+	for _, s := range v.Data.Result {
+		out = append(out, fmt.Sprintf("%s %s", labels.FromMap(s.Metric), s.Value[1]))
+	}
+	slices.Sort(out)
+	return out
 }

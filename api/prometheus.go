@@ -19,10 +19,7 @@ import (
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 )
 
-const (
-	appName                    = "Deucalion Server"
-	maxNotificationSubscribers = 16 // as Prometheus's default
-)
+const appName = "Deucalion Server"
 
 var errOwnHandler = errors.New("served by Deucalion's own handler")
 
@@ -30,23 +27,27 @@ var errOwnHandler = errors.New("served by Deucalion's own handler")
 // and admin routes are our own.
 func (a *API) newPrometheusAPI() *v1.API {
 	cfg := a.cfg
+	scraping := cfg.Scraping
+	if scraping == nil {
+		scraping = nothing{}
+	}
 	return v1.NewAPI(
-		cfg.Engine, cfg.FSM,
+		cfg.Engine, searchable{cfg.Source},
 		nil, nil, // appendables: no stock receiver is enabled
 		cfg.FSM,
-		func(context.Context) v1.ScrapePoolsRetriever { return nothing{} },
-		func(context.Context) v1.TargetRetriever { return nothing{} },
-		func(context.Context) v1.AlertmanagerRetriever { return nothing{} },
+		func(context.Context) v1.ScrapePoolsRetriever { return scraping },
+		func(context.Context) v1.TargetRetriever { return scraping },
+		func(context.Context) v1.AlertmanagerRetriever { return a.ruler() },
 		cfg.PrometheusConfig,
 		cfg.Flags,
 		v1.GlobalURLOptions{ListenAddress: cfg.ListenAddress, Host: cfg.ExternalURL.Host, Scheme: cfg.ExternalURL.Scheme},
 		a.gate.wrapFunc,
 		adminStats{a.cfg.FSM},
-		"",       // directory for snapshots: ours are made by the state machine
-		false,    // admin: our own handlers
-		false, 0, // search
+		"",    // directory for snapshots: ours are made by the state machine
+		false, // admin: our own handlers
+		cfg.Search.Enable, cfg.Search.MaxLimit,
 		cfg.Logger,
-		func(context.Context) v1.RulesRetriever { return nothing{} },
+		func(context.Context) v1.RulesRetriever { return a.ruler() },
 		0, 0, 0, // limits of the stock read handler, which is not routed
 		false, // agent
 		cfg.CORSOrigin,
@@ -57,13 +58,13 @@ func (a *API) newPrometheusAPI() *v1.API {
 		nil,        // registerer: only for the handlers that are not routed
 		nil,        // stats renderer: default
 		false, nil, // remote write
-		false, false, false, // OTLP
+		false, false, false, // OTLP: our own handler
 		false, // start timestamps as zero samples
 		0,     // lookback delta of OTLP
 		false, false,
 		nil, // error codes: default
 		cfg.Features,
-		v1.OpenAPIOptions{ExternalURL: cfg.ExternalURL.String(), Version: cfg.BuildInfo.Version},
+		v1.OpenAPIOptions{ExternalURL: cfg.ExternalURL.String(), Version: cfg.BuildInfo.Version, MaxSearchLimit: cfg.Search.MaxLimit},
 		cfg.Parser,
 	)
 }
@@ -79,9 +80,14 @@ func (a *API) registerFeatures() {
 	} {
 		r.Enable(features.API, name)
 	}
-	for _, name := range []string{"lifecycle", "otlp_write_receiver", "search"} {
-		r.Disable(features.API, name)
+	for _, algorithm := range v1.FuzzAlgorithms() {
+		r.Enable(features.API, "search_fuzz_alg_"+algorithm)
 	}
+	r.Set(features.API, "lifecycle", a.cfg.EnableLifecycle)
+	r.Set(features.API, "otlp_write_receiver", a.cfg.EnableOTLP)
+	r.Set(features.API, "search", a.cfg.Search.Enable)
+	r.Set(features.OTLPReceiver, "delta_conversion", a.cfg.OTLP.ConvertDelta)
+	r.Set(features.OTLPReceiver, "native_delta_ingestion", a.cfg.OTLP.NativeDelta)
 }
 
 // nothing stands in for what this version does not do: it scrapes no targets, evaluates no rules and notifies nobody,
@@ -96,6 +102,8 @@ func (nothing) Alertmanagers() []*url.URL                   { return nil }
 func (nothing) DroppedAlertmanagers() []*url.URL            { return nil }
 func (nothing) RuleGroups() []*rules.Group                  { return nil }
 func (nothing) AlertingRules() []*rules.AlertingRule        { return nil }
+func (nothing) Evaluates(context.Context) error             { return errors.New("this node evaluates no rules") }
+
 func (nothing) ScrapePoolConfig(string) (*config.ScrapeConfig, error) {
 	return nil, errors.New("scrape pool not found")
 }

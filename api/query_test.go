@@ -157,7 +157,7 @@ func TestRoutes(t *testing.T) {
 	i := newInstance(t, nil)
 	for target, code := range map[string]int{
 		"/": 200, "/version": 200, "/-/healthy": 200, "/-/ready": 200, "/metrics": 200, "/debug/pprof/": 200, "/debug/pprof/heap": 200,
-		"/federate": 404, "/nothing": 404, "/api/v1/nothing": 404, "/api/v1/write": 405, "/api/v1/read": 405,
+		"/federate": 200, "/nothing": 404, "/api/v1/nothing": 404, "/api/v1/write": 405, "/api/v1/read": 405,
 		"/api/v1/openapi.yaml": 200, "/api/v1/features": 200, "/api/v1/status/config": 200, "/api/v1/status/flags": 200,
 		"/api/v1/status/tsdb": 200, "/api/v1/status/tsdb/blocks": 200, "/api/v1/status/walreplay": 200, "/api/v1/notifications": 200,
 		"/api/v1/targets": 200, "/api/v1/scrape_pools": 200, "/api/v1/alertmanagers": 200, "/api/v1/rules": 200, "/api/v1/alerts": 200,

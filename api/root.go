@@ -6,10 +6,49 @@ package api
 import (
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"net/http"
 	"net/http/pprof"
+
+	"github.com/felixge/fgprof"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/util/httputil"
+
+	"github.com/deucaliondb/deucalion/api/federate"
 )
+
+// rootRoutes adds what says how this process is.
+func (a *API) rootRoutes(mux *http.ServeMux, prefix string) {
+	handle := func(path string, h http.HandlerFunc) {
+		mux.Handle("GET "+prefix+path, a.metrics.instrument(path, h))
+	}
+	handle("/version", a.version)
+	handle("/-/healthy", a.healthy)
+	handle("/-/ready", a.ready)
+	metrics := promhttp.HandlerFor(a.cfg.Gatherer, promhttp.HandlerOpts{Registry: a.cfg.Registerer})
+	handle("/metrics", promhttp.InstrumentMetricHandler(a.cfg.Registerer, metrics).ServeHTTP)
+}
+
+// dataRoutes adds what answers from stored data outside of /api/v1.
+func (a *API) dataRoutes(mux *http.ServeMux, prefix string, b *barrier) {
+	handle := func(path, name string, h http.Handler) {
+		mux.Handle("GET "+prefix+path, a.metrics.instrument(name, a.gate.wrap(b.wrap(h)).ServeHTTP))
+	}
+	handle("/federate", "/federate", httputil.CompressionHandler{Handler: federate.New(federate.Config{
+		Queryable: a.cfg.FSM,
+		Parser:    a.cfg.Parser,
+		Lookback:  a.cfg.LookbackDelta,
+		ExternalLabels: func() labels.Labels {
+			conf := a.cfg.PrometheusConfig()
+			return conf.GlobalConfig.ExternalLabels
+		},
+		Logger:     a.logger.With("component", "federation"),
+		Registerer: a.cfg.Registerer,
+	})})
+	if a.cfg.Consoles.Templates != "" { // which http.Dir would take for the working directory
+		handle("/consoles/{path...}", "/consoles/*filepath", http.HandlerFunc(a.console))
+	}
+}
 
 // healthy says that the process runs, whatever the state of the cluster: restarting it would not help a cluster that
 // has no leader.
@@ -26,36 +65,31 @@ func (a *API) version(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-var homePage = template.Must(template.New("home").Parse(`<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Deucalion</title></head><body>
-<h1>Deucalion</h1>
-<p>Node {{.Node}}, version {{.Version}}. This is a Prometheus HTTP API: point Grafana or promtool at this address.</p>
-<ul>
-<li><a href="{{.Prefix}}/api/v1/cluster">Cluster</a></li>
-<li><a href="{{.Prefix}}/api/v1/status/runtimeinfo">Runtime</a></li>
-<li><a href="{{.Prefix}}/api/v1/status/tsdb">Storage</a></li>
-<li><a href="{{.Prefix}}/api/v1/status/flags">Flags</a></li>
-<li><a href="{{.Prefix}}/api/v1/openapi.yaml">API description</a></li>
-<li><a href="{{.Prefix}}/metrics">Metrics</a></li>
-<li><a href="{{.Prefix}}/-/ready">Readiness</a></li>
-</ul></body></html>
-`))
-
-func (a *API) home(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_ = homePage.Execute(w, map[string]string{ // fails only when the client is gone
-		"Node": a.cfg.Cluster.ID(), "Version": a.cfg.BuildInfo.Version, "Prefix": a.cfg.ExternalURL.Path,
-	})
-}
-
 // debugRoutes serves the profiles of net/http/pprof, which looks at the path itself and so must not see the prefix.
 func (a *API) debugRoutes(mux *http.ServeMux, prefix string) {
-	handle := func(path string, h http.HandlerFunc) {
-		mux.Handle(prefix+"/debug/pprof/"+path, http.StripPrefix(prefix, h))
+	handle := func(path string, h http.Handler) {
+		for _, method := range []string{"GET ", "POST "} {
+			mux.Handle(method+prefix+"/debug/pprof/"+path, http.StripPrefix(prefix, h))
+		}
 	}
-	handle("", pprof.Index)
-	handle("cmdline", pprof.Cmdline)
-	handle("profile", pprof.Profile)
-	handle("symbol", pprof.Symbol)
-	handle("trace", pprof.Trace)
+	handle("", http.HandlerFunc(pprof.Index))
+	handle("cmdline", http.HandlerFunc(pprof.Cmdline))
+	handle("profile", http.HandlerFunc(pprof.Profile))
+	handle("symbol", http.HandlerFunc(pprof.Symbol))
+	handle("trace", http.HandlerFunc(pprof.Trace))
+	handle("fgprof", oneAtATime(fgprof.Handler()))
+}
+
+// oneAtATime refuses requests while one is under way: fgprof stops all goroutines 99 times a second.
+func oneAtATime(next http.Handler) http.Handler {
+	slot := make(chan struct{}, 1)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slot <- struct{}{}:
+			defer func() { <-slot }()
+			next.ServeHTTP(w, r)
+		default:
+			http.Error(w, "fgprof profiling already in use", http.StatusInternalServerError)
+		}
+	})
 }

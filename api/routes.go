@@ -5,9 +5,9 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/storage/remote"
 	"github.com/prometheus/prometheus/util/httputil"
@@ -16,7 +16,8 @@ import (
 // isRead tells which routes of Prometheus's API answer from stored data, and so have a consistency level.
 func isRead(route string) bool {
 	switch route {
-	case "/query", "/query_range", "/query_exemplars", "/labels", "/label/:name/values", "/series":
+	case "/query", "/query_range", "/query_exemplars", "/labels", "/label/:name/values", "/series",
+		"/search/metric_names", "/search/label_names", "/search/label_values":
 		return true
 	}
 	return false
@@ -26,15 +27,22 @@ func isRead(route string) bool {
 // Prometheus's router, so our own handler serves its methods and Prometheus's answers the rest (405, or 204 with the
 // CORS headers to OPTIONS).
 func (a *API) routes() http.Handler {
-	prefix := strings.TrimRight(a.cfg.ExternalURL.Path, "/")
+	prefix := a.cfg.prefix()
+	barrier := a.newBarrier()
 	mux := http.NewServeMux()
 	a.rootRoutes(mux, prefix)
+	a.dataRoutes(mux, prefix, barrier)
+	a.pageRoutes(mux, prefix)
+	a.lifecycleRoutes(mux, prefix)
 	a.debugRoutes(mux, prefix)
+	a.gatewayRoutes(mux, prefix)
 
-	barrier := a.newBarrier()
 	stock := route.New().WithInstrumentation(func(name string, h http.HandlerFunc) http.HandlerFunc {
 		if isRead(name) {
 			h = a.gate.wrap(barrier.wrap(h)).ServeHTTP
+		}
+		if slices.Contains(ruleRoutes, name) {
+			h = a.byRuler(h)
 		}
 		return a.metrics.instrument("/api/v1"+name, h)
 	})
@@ -58,8 +66,12 @@ func (a *API) ownRoutes(mux *http.ServeMux, b *barrier) {
 	read := remote.NewReadHandler(a.logger.With("component", "remote read"), a.cfg.Registerer, a.cfg.FSM.ExactQueryable(),
 		a.cfg.PrometheusConfig, a.cfg.RemoteRead.Samples, a.cfg.RemoteRead.Concurrency, a.cfg.RemoteRead.BytesInFrame)
 	handle("POST", "/write", a.gate.wrap(a.write))
+	if a.cfg.EnableOTLP { // else Prometheus's handler says how to enable it
+		handle("POST", "/otlp/v1/metrics", a.gate.wrap(a.newOTLP()))
+	}
 	handle("POST", "/read", a.gate.wrap(b.wrap(read)))
 	handle("GET", "/metadata", a.plain(a.gate.wrap(b.wrap(http.HandlerFunc(a.metadata)))))
+	a.targetRoutes(handle)
 	handle("GET", "/cluster", a.plain(http.HandlerFunc(a.clusterStatus)))
 	handle("POST PUT DELETE", "/admin/tsdb/delete_series", a.admin(a.deleteSeries))
 	handle("POST PUT", "/admin/tsdb/clean_tombstones", a.admin(a.cleanTombstones))
@@ -76,18 +88,10 @@ func (a *API) plain(next http.Handler) http.Handler {
 	})
 }
 
-// rootRoutes adds what stands outside of /api/v1.
-func (a *API) rootRoutes(mux *http.ServeMux, prefix string) {
-	handle := func(path, name string, h http.HandlerFunc) {
-		mux.Handle("GET "+prefix+path, a.metrics.instrument(name, h))
+// prefix is what goes before all routes, without a slash at its end.
+func (c *Config) prefix() string {
+	if c.RoutePrefix == "" {
+		return strings.TrimRight(c.ExternalURL.Path, "/")
 	}
-	handle("/{$}", "/", a.home)
-	handle("/version", "/version", a.version)
-	handle("/-/healthy", "/-/healthy", a.healthy)
-	handle("/-/ready", "/-/ready", a.ready)
-	metrics := promhttp.HandlerFor(a.cfg.Gatherer, promhttp.HandlerOpts{Registry: a.cfg.Registerer})
-	handle("/metrics", "/metrics", promhttp.InstrumentMetricHandler(a.cfg.Registerer, metrics).ServeHTTP)
-	if prefix != "" {
-		mux.Handle("GET /{$}", http.RedirectHandler(prefix+"/", http.StatusFound))
-	}
+	return strings.TrimRight("/"+strings.Trim(c.RoutePrefix, "/"), "/")
 }

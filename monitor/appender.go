@@ -25,7 +25,11 @@ type base struct {
 	ctx      context.Context
 	batch    *fsm.Batch // nil after the end
 	reported int        // refusals that add has returned
+	index    uint64     // of the commit
 }
+
+// Index is the log index that holds what Commit has committed, 0 before.
+func (b *base) Index() uint64 { return b.index }
 
 // add puts a sample into the batch and returns the ref of its series: any number but zero that stays the same, for the
 // scraper tracks the staleness of series by it. It means nothing to us: the label set finds the series.
@@ -118,6 +122,7 @@ func (b *base) Commit() error {
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	b.index = out.Index
 	total := 0
 	for _, n := range out.Refused {
 		total += n

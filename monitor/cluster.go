@@ -13,6 +13,8 @@ import (
 type Cluster interface {
 	// ID is this node's id.
 	ID() string
+	// Leader is the id of the leader, if there is one that this node knows of.
+	Leader() (id string, ok bool)
 	// Ready is nil while this node takes part.
 	Ready() error
 	// Members are the live nodes by id, with what they tell of themselves.

@@ -5,7 +5,7 @@
 // Alertmanagers with the scrape, rules and notifier packages of Prometheus, appends through the replicated log, and sees
 // to it that each of these is done by one node at a time:
 //
-//   - targets are spread over the live nodes by rendezvous hashing of their addresses; every node works that out for
+//   - targets are spread over the live nodes by rendezvous hashing of their URLs; every node works that out for
 //     itself from gossip, and nothing is agreed on;
 //   - what is committed is sent to remote stores by the leader, from a replicated position on;
 //   - rule groups and notifications run on the leader, and their state is in replicated series.

@@ -23,8 +23,8 @@ const (
 	forgetAfter = 10 * time.Minute
 )
 
-// term is the shipping of one term of leadership.
-type term struct {
+// shipTerm is the shipping of one term of leadership.
+type shipTerm struct {
 	*Shipper
 	feeds   map[string]*feed     // by key
 	missing map[string]time.Time // positions of no remote store, by the time when that was found
@@ -37,7 +37,7 @@ func (s *Shipper) lead(ctx context.Context) {
 		return
 	}
 	defer end()
-	t := &term{Shipper: s, feeds: map[string]*feed{}, missing: map[string]time.Time{}}
+	t := &shipTerm{Shipper: s, feeds: map[string]*feed{}, missing: map[string]time.Time{}}
 	defer t.end()
 	tick := time.NewTicker(noteEvery)
 	defer tick.Stop()
@@ -55,7 +55,7 @@ func (s *Shipper) lead(ctx context.Context) {
 }
 
 // reconcile starts and ends feeds until there is one for each remote store.
-func (t *term) reconcile(ctx context.Context, want []*remoteStore) {
+func (t *shipTerm) reconcile(ctx context.Context, want []*remoteStore) {
 	keys := map[string]bool{}
 	for _, r := range want {
 		keys[r.key] = true
@@ -85,7 +85,7 @@ func (t *term) reconcile(ctx context.Context, want []*remoteStore) {
 }
 
 // replace ends a feed, in the background.
-func (t *term) replace(f *feed) {
+func (t *shipTerm) replace(f *feed) {
 	flush, cancel := context.WithTimeout(context.Background(), replaceGrace)
 	f.end(flush)
 	t.metrics.position.DeleteLabelValues(f.store.name)
@@ -98,7 +98,7 @@ func (t *term) replace(f *feed) {
 
 // end stops all feeds. Without Stop the leadership is lost: the next leader sends everything again that has not been
 // noted, so that nothing is gained by flushing. With it, this waits for them, and notes how far they have got.
-func (t *term) end() {
+func (t *shipTerm) end() {
 	flush := t.flushing()
 	if flush == nil {
 		gone, cancel := context.WithCancel(context.Background())
@@ -122,7 +122,7 @@ func (t *term) end() {
 
 // note puts the positions that have moved into the log. It does so only for entries that mean something to the remote
 // stores, or its own entry would be the reason for the next.
-func (t *term) note(ctx context.Context) {
+func (t *shipTerm) note(ctx context.Context) {
 	known := t.opts.FSM.Shipped()
 	applied, _ := t.opts.FSM.Applied()
 	out := fsm.Shipped{Positions: map[string]uint64{}}

@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage/remote"
-	"github.com/prometheus/prometheus/tsdb/record"
+	walrecord "github.com/prometheus/prometheus/tsdb/record"
 	"github.com/prometheus/prometheus/tsdb/wlog"
 
 	"github.com/deucaliondb/deucalion/fsm"
@@ -122,7 +122,7 @@ func (q *queue) announce(a *fsm.Added) {
 }
 
 // forget lets go of all series but the remaining ones.
-func (q *queue) forget(remaining []record.RefSeries) {
+func (q *queue) forget(remaining []walrecord.RefSeries) {
 	q.epoch++
 	q.manager.UpdateSeriesSegment(remaining, q.epoch)
 	q.manager.SeriesReset(q.epoch)

@@ -23,7 +23,7 @@ func (f featureSet) has(name string) bool { return slices.Contains(f.names, name
 var knownFeatures = []string{
 	"auto-reload-config", "concurrent-rule-eval", "created-timestamp-zero-ingestion", "extra-scrape-metrics", "openmetrics2",
 	"otlp-deltatocumulative", "otlp-native-delta-ingestion", "promql-binop-fill-modifiers", "promql-delayed-name-removal",
-	"promql-experimental-functions", "promql-extended-range-selectors", "promql-per-step-stats", "st-synthesis",
+	"promql-experimental-functions", "promql-extended-range-selectors", "promql-per-step-stats", "search-api", "st-synthesis",
 	"type-and-unit-labels", "zstd-scrape",
 }
 
@@ -43,7 +43,6 @@ var idleFeatures = map[string]string{
 	"st-storage":                  "start timestamps are not stored; created-timestamp-zero-ingestion makes samples of them",
 	"use-start-timestamps":        "start timestamps are not stored",
 	"old-ui":                      "there is one user interface",
-	"search-api":                  "the search API needs an index that this storage does not have",
 }
 
 // setFeatures reads --enable-feature. Unknown names are a warning, as in Prometheus.

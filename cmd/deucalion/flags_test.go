@@ -41,7 +41,7 @@ func TestFlagDefaults(t *testing.T) {
 		"web.cors.origin": ".*", "web.enable-admin-api": "false", "web.enable-remote-write-receiver": "true",
 		"web.config.file": "", "web.max-notifications-subscribers": "16", "web.route-prefix": "", "web.user-assets": "",
 		"web.enable-lifecycle": "false", "web.enable-otlp-receiver": "false", "web.console.templates": "consoles",
-		"web.console.libraries": "console_libraries", "web.page-title": "Deucalion Time Series Collection and Processing Server",
+		"web.console.libraries": "console_libraries", "web.search.max-limit": "10000", "web.page-title": "Deucalion Time Series Collection and Processing Server",
 		"web.remote-write-receiver.accepted-protobuf-messages": "prometheus.WriteRequest,io.prometheus.write.v2.Request",
 		"storage.tsdb.path": "data/", "storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "0B", "storage.scrub-interval": "1d",
 		"storage.remote.read-sample-limit": "50000000", "storage.min-free": "1GiB", "storage.remote.flush-deadline": "1m",

@@ -3,7 +3,13 @@
 
 package main
 
-import "github.com/alecthomas/kingpin/v2"
+import (
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/deucaliondb/deucalion/api"
+)
 
 // webOptions are flags of Prometheus's web handler beyond those that every server has.
 type webOptions struct {
@@ -16,6 +22,7 @@ type webOptions struct {
 	enableLifecycle  bool
 	enableOTLP       bool
 	maxNotifications int
+	searchLimit      int
 }
 
 func (w *webOptions) flags(app *kingpin.Application) {
@@ -37,4 +44,27 @@ func (w *webOptions) flags(app *kingpin.Application) {
 		Default("console_libraries").StringVar(&w.consoleLibraries)
 	app.Flag("web.page-title", "Document title of Prometheus instance.").
 		Default("Deucalion Time Series Collection and Processing Server").StringVar(&w.pageTitle)
+	app.Flag("web.search.max-limit", "Hard upper bound on the \"limit\" query parameter accepted by the experimental search API (--enable-feature=search-api). Requests with a higher limit are rejected with HTTP 400. 0 disables the cap.").
+		Default("10000").IntVar(&w.searchLimit)
+}
+
+// serveWeb fills in what the flags of Prometheus's web handler say.
+func (n *node) serveWeb(o *options, c *api.Config) {
+	c.RoutePrefix = o.web.routePrefix
+	c.EnableLifecycle = o.web.enableLifecycle
+	c.Reload = n.config.reload
+	c.Quit = func() { close(n.quit) }
+	c.EnableOTLP = o.web.enableOTLP
+	c.OTLP = api.OTLPOptions{
+		ConvertDelta:      o.features.has("otlp-deltatocumulative"),
+		NativeDelta:       o.features.has("otlp-native-delta-ingestion"),
+		TypeAndUnitLabels: o.features.has("type-and-unit-labels"),
+	}
+	c.Appendable = n.appender
+	c.Search = api.SearchOptions{Enable: o.features.has("search-api"), MaxLimit: o.web.searchLimit}
+	c.Consoles = api.ConsoleOptions{Templates: o.web.consoleTemplates, Libraries: o.web.consoleLibraries}
+	c.UserAssets = o.web.userAssets
+	c.PageTitle = o.web.pageTitle
+	c.MaxNotificationSubscribers = o.web.maxNotifications
+	c.LookbackDelta = time.Duration(o.lookback)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/promql"
@@ -37,9 +38,13 @@ type node struct {
 	fsm       *fsm.FSM
 	cluster   *cluster.Node
 	appender  *monitor.Appendable
+	scraper   *monitor.Scraper
+	reader    *monitor.RemoteReader // this node's state and the remote_read stores
 	config    *reloader
 	server    *server
 	quit      chan struct{} // closed when a request asks for the end
+
+	discoveries *discovery.SDMetrics // of all discovery managers
 
 	stoppers []func(context.Context) error // run last to first, before HTTP is drained
 
@@ -61,7 +66,7 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 		return nil, err
 	}
 	// The port is taken before the cluster sees this node: a wrong flag should not make it come and go.
-	if n.server, err = listen(o.listen, o.maxConnections, logger); err != nil {
+	if n.server, err = listen(o.listen, o.maxConnections, o.web.configFile, logger); err != nil {
 		return nil, err
 	}
 	if err := n.startCluster(o); err != nil {
@@ -71,6 +76,7 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 		FSM: n.fsm, Proposer: n.cluster, Registerer: n.registry,
 		ZeroSamples: o.features.has("created-timestamp-zero-ingestion"),
 	})
+	n.startRemoteRead()
 	if err := n.startShipping(o); err != nil {
 		return nil, err
 	}
@@ -180,8 +186,16 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err != nil {
 		return nil, err
 	}
-	served, err := api.New(api.Config{
-		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
+	if err := n.startScraping(o, known); err != nil {
+		return nil, err
+	}
+	ruler, err := n.startRules(o, engine, parse, known, external)
+	if err != nil {
+		return nil, err
+	}
+	cfg := api.Config{
+		FSM: n.fsm, Source: n.reader, Cluster: n.cluster, Engine: engine, Parser: parse,
+		Scraping:         n.scraper.Manager(),
 		PrometheusConfig: func() config.Config { return *n.config.config().file },
 		Flags:            o.shown,
 		BuildInfo:        buildInfo(),
@@ -197,10 +211,13 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 		LastReload:       n.config.last,
 		AcceptMessages:   o.acceptedMessage,
 		RemoteRead:       o.remoteRead,
+		Ruler:            ruler,
 		Logger:           logger,
 		Registerer:       n.registry,
 		Gatherer:         n.registry,
-	})
+	}
+	n.serveWeb(o, &cfg)
+	served, err := api.New(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,12 @@ import (
 
 // Encode makes the body of a remote-write 1.0 request. The labels of each series must be sorted by name.
 func Encode(series []prompb.TimeSeries) ([]byte, error) {
-	raw, err := (&prompb.WriteRequest{Timeseries: series}).Marshal()
+	return EncodeRequest(&prompb.WriteRequest{Timeseries: series})
+}
+
+// EncodeRequest is Encode for a request with metadata too.
+func EncodeRequest(r *prompb.WriteRequest) ([]byte, error) {
+	raw, err := r.Marshal()
 	if err != nil {
 		return nil, err
 	}

@@ -12,17 +12,20 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/teststorage"
 	"github.com/stretchr/testify/require"
 )
 
 const (
 	dashboardFile = "../../deploy/grafana/deucalion.json"
 	alertsFile    = "../../deploy/prometheus/alerts.yml"
+	switchFile    = "../../deploy/prometheus/dead-mans-switch.yml"
 )
 
 // expression is a PromQL expression of a file.
@@ -99,7 +102,12 @@ func newParser() parser.Parser { return parser.NewParser(parser.Options{}) }
 
 func readAlerts(t *testing.T) []rulefmt.Rule {
 	t.Helper()
-	groups, errs := rulefmt.ParseFile(filepath.FromSlash(alertsFile), false, model.UTF8Validation, newParser(), slog.New(slog.DiscardHandler))
+	return readRules(t, alertsFile)
+}
+
+func readRules(t *testing.T, file string) []rulefmt.Rule {
+	t.Helper()
+	groups, errs := rulefmt.ParseFile(filepath.FromSlash(file), false, model.UTF8Validation, newParser(), slog.New(slog.DiscardHandler))
 	require.Empty(t, errs)
 	var out []rulefmt.Rule
 	for _, g := range groups.Groups {
@@ -217,4 +225,12 @@ func TestAlertsAreComplete(t *testing.T) {
 		require.Greater(t, len(r.Annotations["description"]), 80, r.Alert)
 	}
 	require.NotEmpty(t, names)
+}
+
+// The dead man's switch fires on a server that has nothing else.
+func TestDeadMansSwitchAlwaysFires(t *testing.T) {
+	rules := readRules(t, switchFile)
+	require.Len(t, rules, 1)
+	require.Zero(t, rules[0].For)
+	require.Len(t, evaluator(t, teststorage.New(t), time.Now())(rules[0].Expr), 1)
 }

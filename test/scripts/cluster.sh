@@ -4,7 +4,8 @@
 #
 # cluster.sh BINARY DIR: three nodes on loopback until Ctrl-C, which stops them; one that ends by itself is started again.
 # HTTP 9090 9092 9094, Raft 9190 9192 9194, gossip 9191 9193 9195. Data in DIR/n1 ..., logs in DIR/n1.log ...
-# DEUCALION_FLAGS holds flags for all nodes.
+# The nodes scrape themselves and evaluate the alerts of deploy/prometheus. DEUCALION_FLAGS holds flags for all nodes;
+# with --config.file they do what that file says instead.
 set -euo pipefail
 
 bin=$1
@@ -25,6 +26,17 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap stop EXIT
 read -r -a extra <<<"${DEUCALION_FLAGS:-}"
+if [[ " ${extra[*]-} " != *" --config.file"* ]]; then
+  alerts=$(cd "$(dirname "$0")/../../deploy/prometheus" && pwd)/alerts.yml
+  cat >"$dir/prometheus.yml" <<EOF
+global: {scrape_interval: 5s, evaluation_interval: 5s}
+rule_files: ['$alerts']
+scrape_configs:
+- job_name: deucalion
+  static_configs: [{targets: ['127.0.0.1:9090', '127.0.0.1:9092', '127.0.0.1:9094']}]
+EOF
+  extra+=(--config.file="$dir/prometheus.yml")
+fi
 start() { # NUMBER
   local i=$1
   # A session of its own: Ctrl-C reaches this script alone, which then stops the nodes.

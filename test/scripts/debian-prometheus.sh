@@ -2,12 +2,12 @@
 # Copyright The Deucalion Authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs Debian's prometheus, promtool and node exporter when they are missing. Their services are not
+# Installs Debian's prometheus, promtool, node exporter and Alertmanager when they are missing. Their services are not
 # wanted, only the programs, so packages may not start anything.
 set -euo pipefail
 
 missing=()
-for program in prometheus promtool prometheus-node-exporter; do
+for program in prometheus promtool prometheus-node-exporter prometheus-alertmanager; do
   command -v "$program" >/dev/null || missing+=("$program")
 done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -23,7 +23,8 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
   export DEBIAN_FRONTEND=noninteractive
   "${sudo[@]}" apt-get update -qq </dev/null
-  "${sudo[@]}" apt-get install -y -qq --no-install-recommends prometheus prometheus-node-exporter </dev/null
+  "${sudo[@]}" apt-get install -y -qq --no-install-recommends prometheus prometheus-node-exporter prometheus-alertmanager </dev/null
 fi
 prometheus --version 2>&1 | head -n 1
 prometheus-node-exporter --version 2>&1 | head -n 1
+prometheus-alertmanager --version 2>&1 | head -n 1

@@ -7,6 +7,10 @@ package solo
 
 import (
 	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +29,7 @@ type Node struct {
 	mu    sync.Mutex // protects the following, and orders Apply
 	index uint64
 	state State
+	peers http.Handler
 }
 
 // State is how the node behaves.
@@ -130,4 +135,31 @@ func (n *Node) Digest(ctx context.Context, ranges []fsm.TimeRange) (*cluster.Dig
 	return &cluster.DigestReport{
 		ID: "d", Index: r.Index, Ranges: ranges, Result: cluster.DigestEqual, Nodes: []cluster.NodeDigest{{ID: n.ID(), Result: &d}},
 	}, err
+}
+
+// Members is this node.
+func (n *Node) Members() []cluster.Member { return []cluster.Member{{ID: n.ID()}} }
+
+// HandlePeers keeps h for AskPeer.
+func (n *Node) HandlePeers(h http.Handler) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.peers = h
+}
+
+// AskPeer asks the handler itself. Other nodes do not answer.
+func (n *Node) AskPeer(ctx context.Context, id, method, uri string, header http.Header, body io.Reader) (*http.Response, error) {
+	if id != n.ID() {
+		return nil, errors.New("no answer")
+	}
+	req := httptest.NewRequestWithContext(ctx, method, uri, body)
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	n.mu.Lock()
+	h := n.peers
+	n.mu.Unlock()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	return w.Result(), nil
 }

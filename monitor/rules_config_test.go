@@ -1,0 +1,110 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package monitor_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+)
+
+// managerMetrics counts the metrics of Prometheus's managers, which are there on the node that evaluates.
+func managerMetrics(t *testing.T, n *ruleNode) (count int) {
+	t.Helper()
+	families, err := n.registry.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "prometheus_rule_") || strings.HasPrefix(f.GetName(), "prometheus_notifications_") {
+			count += len(f.GetMetric())
+		}
+	}
+	return count
+}
+
+func (n *ruleNode) ruleNames() (out []string) {
+	for _, g := range n.ruler.RuleGroups() {
+		for _, r := range g.Rules() {
+			out = append(out, r.Name())
+		}
+	}
+	return out
+}
+
+func (n *ruleNode) setRules(text string) {
+	n.t.Helper()
+	require.NoError(n.t, os.WriteFile(n.rules, []byte(text), 0o644))
+}
+
+// Rule files count as they were at the last reload that succeeded, on whichever node; the managers' metrics move with
+// the leadership, any number of times.
+func TestRuleFilesAreReadByReloads(t *testing.T) {
+	nodes := startRulers(t, "groups: [{name: g, rules: [{record: old, expr: '1'}]}]", newReceiver(t))
+	evaluator(t, nodes).setRules("groups: [{name: g, rules: [{record: new, expr: '1'}]}]")
+	for range 4 {
+		n := evaluator(t, nodes)
+		require.Equal(t, []string{"old"}, n.ruleNames())
+		require.Len(t, n.ruler.Alertmanagers(), 1, "a new leader knows them")
+		for _, other := range nodes {
+			require.Equal(t, other == n, managerMetrics(t, other) > 0, "%s, %s evaluates", other.cfg.NodeID, n.cfg.NodeID)
+			require.Equal(t, other == n, len(other.ruler.RuleGroups()) > 0)
+		}
+		require.NoError(t, n.TransferLeadership(t.Context()))
+		require.Eventually(t, func() bool { return n.ruler.RuleGroups() == nil }, 30*time.Second, time.Millisecond)
+	}
+	for _, n := range nodes {
+		n.apply()
+	}
+	n := evaluator(t, nodes)
+	require.Equal(t, []string{"new"}, n.ruleNames())
+	n.setRules("groups: [{name: g, rules: [{record: broken, expr: '('}]}]")
+	for _, n := range nodes {
+		require.ErrorContains(t, n.tryApply(), "parse")
+	}
+	require.Equal(t, []string{"new"}, n.ruleNames())
+	require.NoError(t, n.TransferLeadership(t.Context()))
+	require.Eventually(t, func() bool {
+		next := evaluator(t, nodes)
+		names := next.ruleNames()
+		return next != n && len(names) == 1 && names[0] == "new"
+	}, 30*time.Second, 10*time.Millisecond)
+}
+
+// When nothing was evaluated for long, alerts are restored as by Prometheus after a restart.
+func TestRestoreAfterOutage(t *testing.T) {
+	nodes := startRulers(t, "groups: []", newReceiver(t))
+	n := evaluator(t, nodes)
+	down := time.Now().Add(-5 * time.Minute)
+	for _, name := range []string{"Long", "Short"} {
+		since := down.Add(-15 * time.Minute)
+		n.writeAt(labels.FromStrings(labels.MetricName, "ALERTS_FOR_STATE", "alertname", name), down, float64(since.Unix()))
+	}
+	n.setRules("groups: [{name: g, rules: [{alert: Long, expr: vector(1), for: 30m}, {alert: Short, expr: vector(1), for: 5m}]}]")
+	for _, other := range nodes {
+		if other != n {
+			other.apply()
+		}
+	}
+	begin := time.Now()
+	require.NoError(t, n.TransferLeadership(t.Context()))
+	next := func() *ruleNode { return evaluator(t, nodes) }
+	require.Eventually(t, func() bool { return next() != n }, 30*time.Second, 10*time.Millisecond)
+	active := func(name string) time.Time {
+		for _, r := range next().ruler.AlertingRules() {
+			if alerts := r.ActiveAlerts(); r.Name() == name && len(alerts) == 1 {
+				return alerts[0].ActiveAt
+			}
+		}
+		return time.Time{}
+	}
+	// 15 minutes had passed before the outage, which counts for nothing.
+	require.Eventually(t, func() bool {
+		at := active("Long")
+		return !at.IsZero() && at.Before(begin.Add(-14*time.Minute)) && at.After(begin.Add(-16*time.Minute))
+	}, 30*time.Second, 50*time.Millisecond)
+	require.True(t, active("Short").After(begin.Add(-interval)), "shorter than the grace period: it begins anew")
+}

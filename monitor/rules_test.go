@@ -1,0 +1,186 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package monitor_test
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/stretchr/testify/require"
+)
+
+// Leaders are changed and crash again and again. No slot is evaluated twice, at most one in a row is missed, and an alert
+// fires when it has held for its time, once, with one start.
+func TestRulesSurviveLeaders(t *testing.T) {
+	am := newReceiver(t)
+	nodes := startRulers(t, `
+groups:
+- name: g
+  rules:
+  - record: tick
+    expr: time()
+  - alert: Held
+    expr: vector(1)
+    for: 16s
+  - alert: Twin
+    expr: label_replace(vector(1), "of", "two", "", "")
+  - alert: Twin
+    expr: label_replace(vector(1), "one", "two", "", "")
+`, am)
+	first := evaluator(t, nodes)
+	require.Eventually(t, func() bool { ts, _ := first.times(equal(labels.MetricName, "tick")); return len(ts) > 0 }, 30*time.Second, 20*time.Millisecond)
+	for round := range 8 {
+		n := evaluator(t, nodes)
+		start, _ := n.times(equal(labels.MetricName, "tick"))
+		require.Eventually(t, func() bool {
+			ts, _ := n.times(equal(labels.MetricName, "tick"))
+			return len(ts) > len(start) || n.ruler.Evaluates(t.Context()) != nil
+		}, 30*time.Second, 10*time.Millisecond)
+		if round%4 != 3 {
+			require.NoError(t, n.TransferLeadership(t.Context()))
+			continue
+		}
+		n.crash()
+		evaluator(t, nodes)
+		n.start()
+		require.Eventually(t, func() bool { return n.Ready() == nil }, 30*time.Second, 10*time.Millisecond)
+	}
+	require.Eventually(t, func() bool { return len(am.of("Held")) >= 1 }, 60*time.Second, 20*time.Millisecond, "the alert never fired")
+	last := evaluator(t, nodes)
+	require.NoError(t, last.TransferLeadership(t.Context()))
+	require.Eventually(t, func() bool { a := am.of("Held"); return a[0].Labels["sender"] != a[len(a)-1].Labels["sender"] }, 30*time.Second, 20*time.Millisecond,
+		"the next leader sends again what fires")
+
+	n := evaluator(t, nodes)
+	ticks, _ := n.times(equal(labels.MetricName, "tick"))
+	for i := 1; i < len(ticks); i++ {
+		require.LessOrEqual(t, ticks[i]-ticks[i-1], 2*interval.Milliseconds(), "slots are missing after %d of %v", i, ticks)
+		require.Zero(t, (ticks[i]-ticks[0])%interval.Milliseconds(), "not a slot")
+	}
+	n.log.mu.Lock()
+	for at, who := range n.log.nodes {
+		require.Len(t, who, 1, "slot %d was evaluated by %v", at, who)
+	}
+	n.log.mu.Unlock()
+	active, since := n.times(equal(labels.MetricName, "ALERTS_FOR_STATE"), equal("alertname", "Held"))
+	for _, s := range since {
+		require.Equal(t, since[0], s, "the alert has begun anew: %v at %v", since, active)
+	}
+	require.NotEmpty(t, am.of("Twin"))
+	for _, a := range am.of("Twin") {
+		require.False(t, a.resolved(), "a rule has taken the other's alert: %+v", a)
+	}
+	start := active[0] + 16_000
+	for _, a := range am.of("Held") {
+		require.False(t, a.resolved(), "%+v", a)
+		require.Equal(t, start, a.StartsAt.UnixMilli(), "%+v", a)
+	}
+}
+
+// An alert whose expression holds no more keeps firing for its time over a change of the leader, and ends then.
+func TestKeepFiringSurvivesLeaders(t *testing.T) {
+	am := newReceiver(t)
+	nodes := startRulers(t, `
+groups:
+- name: g
+  rules:
+  - alert: Kept
+    expr: gate == 1
+    keep_firing_for: 20s
+    labels:
+      was: '{{ $value }}'
+    annotations:
+      text: 'gate is {{ $value }}'
+`, am)
+	evaluator(t, nodes).write("gate", 1)
+	require.Eventually(t, func() bool { return len(am.of("Kept")) >= 1 }, 60*time.Second, 20*time.Millisecond, "the alert never fired")
+	closed := time.Now()
+	evaluator(t, nodes).write("gate", 0)
+	for range 3 {
+		n := evaluator(t, nodes)
+		before, _ := n.times(equal(labels.MetricName, "ALERTS"), equal("alertname", "Kept"))
+		require.Eventually(t, func() bool {
+			ts, _ := n.times(equal(labels.MetricName, "ALERTS"), equal("alertname", "Kept"))
+			return len(ts) > len(before) || n.ruler.Evaluates(t.Context()) != nil
+		}, 30*time.Second, 10*time.Millisecond)
+		require.NoError(t, n.TransferLeadership(t.Context()))
+	}
+	n := evaluator(t, nodes)
+	var alerts []int
+	for _, rule := range n.ruler.AlertingRules() {
+		alerts = append(alerts, len(rule.ActiveAlerts()))
+	}
+	if time.Since(closed) < 15*time.Second {
+		require.Equal(t, []int{1}, alerts, "the alert is not there any more")
+	}
+	require.Eventually(t, func() bool { a := am.of("Kept"); return a[len(a)-1].resolved() }, 60*time.Second, 20*time.Millisecond, "the alert never ended")
+	sent := am.of("Kept")
+	for _, a := range sent[:len(sent)-1] {
+		require.False(t, a.resolved(), "it ended before: %+v", sent)
+		require.Equal(t, sent[0].StartsAt, a.StartsAt)
+	}
+	// The expression was false at the first slot after the gate was closed; one interval may be lost.
+	require.InDelta(t, 20+interval.Seconds(), sent[len(sent)-1].EndsAt.Sub(closed).Seconds(), 2*interval.Seconds())
+	require.Equal(t, "1", sent[0].Labels["was"])
+}
+
+// A leader that has lost the majority evaluates and notifies nothing.
+func TestNoRulesWithoutMajority(t *testing.T) {
+	am := newReceiver(t)
+	nodes := startRulers(t, `
+groups:
+- name: g
+  rules:
+  - record: tick
+    expr: time()
+  - alert: Armed
+    expr: gate == 1
+`, am)
+	n := evaluator(t, nodes)
+	n.write("gate", 0)
+	for _, other := range nodes {
+		if other != n {
+			other.stop()
+		}
+	}
+	require.Eventually(t, func() bool { return n.ruler.Evaluates(t.Context()) != nil && n.ruler.RuleGroups() == nil }, 30*time.Second, 10*time.Millisecond,
+		"it takes itself for the leader for ever")
+	n.log.mu.Lock()
+	evaluated := len(n.log.nodes)
+	n.log.mu.Unlock()
+	require.Never(t, func() bool { return n.ruler.RuleGroups() != nil }, 2*interval, 50*time.Millisecond)
+	n.log.mu.Lock()
+	require.Len(t, n.log.nodes, evaluated, "it has evaluated")
+	n.log.mu.Unlock()
+	require.Empty(t, am.of("Armed"))
+	require.Zero(t, managerMetrics(t, n))
+}
+
+// What ended while the leaders changed has a stale marker, so that no query sees it for five minutes more.
+func TestSeriesEndWithLeaders(t *testing.T) {
+	am := newReceiver(t)
+	nodes := startRulers(t, `
+groups:
+- name: g
+  rules:
+  - record: copy
+    expr: gate == 1
+`, am)
+	n := evaluator(t, nodes)
+	n.write("gate", 1)
+	require.Eventually(t, func() bool { ts, _ := n.times(equal(labels.MetricName, "copy")); return len(ts) > 0 }, 30*time.Second, time.Millisecond)
+	n.write("gate", 0) // right after an evaluation, so that the next leader is the first to see it
+	require.NoError(t, n.TransferLeadership(t.Context()))
+	require.Eventually(t, func() bool {
+		_, vs := evaluator(t, nodes).times(equal(labels.MetricName, "copy"))
+		return value.IsStaleNaN(vs[len(vs)-1])
+	}, 30*time.Second, 20*time.Millisecond)
+	_, vs := evaluator(t, nodes).times(equal(labels.MetricName, "copy"))
+	for _, v := range vs[:len(vs)-1] {
+		require.False(t, math.IsNaN(v))
+	}
+}
