@@ -134,6 +134,7 @@ func (n *ruleNode) start() {
 			monitor.NewAppendable(monitor.AppendableOptions{FSM: n.fsm, Proposer: n.Node, Registerer: n.registry}), n.cfg.NodeID, n.log,
 		},
 		Queryable:       n.fsm,
+		Source:          n.fsm,
 		Engine:          promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, LookbackDelta: 5 * time.Minute, Parser: parse}),
 		Parser:          parse,
 		OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Second,

@@ -61,7 +61,7 @@ func (t *term) newManager() *rules.Manager {
 	return rules.NewManager(&rules.ManagerOptions{
 		NameValidationScheme: t.plan.conf.GlobalConfig.MetricNameValidationScheme,
 		ExternalURL:          t.plan.external,
-		QueryFunc:            rules.EngineQueryFunc(o.Engine, o.Queryable),
+		QueryFunc:            rules.EngineQueryFunc(o.Engine, o.Source),
 		NotifyFunc:           t.send,
 		Context:              t.ctx,
 		Appendable:           t.commits,

@@ -24,6 +24,7 @@ func (n *node) startRules(o *options, engine promql.QueryEngine, parse parser.Pa
 		Cluster:            n.cluster,
 		Appendable:         n.appender,
 		Queryable:          n.fsm,
+		Source:             n.reader,
 		Engine:             engine,
 		Parser:             parse,
 		OutageTolerance:    time.Duration(m.outageTolerance),
