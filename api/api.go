@@ -57,6 +57,8 @@ type Cluster interface {
 type Config struct {
 	FSM     *fsm.FSM
 	Cluster Cluster
+	// Source is what Prometheus's handlers query (default: FSM): the state, and perhaps remote_read stores.
+	Source storage.SampleAndChunkQueryable
 	// Engine runs queries; Parser is the one that it was made with.
 	Engine promql.QueryEngine
 	Parser parser.Parser
@@ -141,6 +143,9 @@ type API struct {
 func New(cfg Config) (*API, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
+	}
+	if cfg.Source == nil {
+		cfg.Source = cfg.FSM
 	}
 	a := &API{
 		cfg:           cfg,

@@ -53,3 +53,35 @@ func extend(h http.Header, name, more string) {
 		h.Set(name, v+", "+more)
 	}
 }
+
+// answerOptions answers OPTIONS outside of /api/v1 as Prometheus's router does: 200 with the methods that there are,
+// where http.ServeMux has a 405.
+func answerOptions(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodOptions {
+			w = &optionsWriter{ResponseWriter: w}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+type optionsWriter struct {
+	http.ResponseWriter
+	allowed bool // and so there is no body
+}
+
+func (w *optionsWriter) WriteHeader(code int) {
+	if code == http.StatusMethodNotAllowed {
+		w.allowed, code = true, http.StatusOK
+		w.Header().Del("Content-Type")
+		w.Header().Add("Allow", http.MethodOptions)
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func (w *optionsWriter) Write(b []byte) (int, error) {
+	if w.allowed {
+		return len(b), nil
+	}
+	return w.ResponseWriter.Write(b)
+}

@@ -6,7 +6,6 @@ package api
 import (
 	"html/template"
 	"net/http"
-	"net/url"
 )
 
 // pagePaths are where Prometheus has pages of its web interface. Links in alerts and dashboards lead to them.
@@ -25,7 +24,7 @@ func (a *API) pageRoutes(mux *http.ServeMux, prefix string) {
 		handle(path, path, a.home)
 	}
 	handle("/graph", "/graph", func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, (&url.URL{Path: a.cfg.ExternalURL.Path + "/query", RawQuery: r.URL.RawQuery}).String(), http.StatusFound)
+		http.Redirect(w, r, a.cfg.ExternalURL.Path+"/query?"+r.URL.RawQuery, http.StatusFound)
 	})
 	if dir := a.cfg.UserAssets; dir != "" {
 		handle("/user/", "/user/*filepath", http.StripPrefix(prefix+"/user", http.FileServer(http.Dir(dir))).ServeHTTP)

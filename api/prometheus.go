@@ -32,7 +32,7 @@ func (a *API) newPrometheusAPI() *v1.API {
 		scraping = nothing{}
 	}
 	return v1.NewAPI(
-		cfg.Engine, searchable{cfg.FSM},
+		cfg.Engine, searchable{cfg.Source},
 		nil, nil, // appendables: no stock receiver is enabled
 		cfg.FSM,
 		func(context.Context) v1.ScrapePoolsRetriever { return scraping },

@@ -69,15 +69,17 @@ func (a *API) version(w http.ResponseWriter, _ *http.Request) {
 func (a *API) debugRoutes(mux *http.ServeMux, prefix string) {
 	handle := func(path string, h http.Handler) {
 		for _, method := range []string{"GET ", "POST "} {
-			mux.Handle(method+prefix+"/debug/pprof/"+path, http.StripPrefix(prefix, h))
+			mux.Handle(method+prefix+"/debug/"+path, http.StripPrefix(prefix, h))
 		}
 	}
-	handle("", http.HandlerFunc(pprof.Index))
-	handle("cmdline", http.HandlerFunc(pprof.Cmdline))
-	handle("profile", http.HandlerFunc(pprof.Profile))
-	handle("symbol", http.HandlerFunc(pprof.Symbol))
-	handle("trace", http.HandlerFunc(pprof.Trace))
-	handle("fgprof", oneAtATime(fgprof.Handler()))
+	handle("", http.NotFoundHandler())
+	handle("pprof", http.RedirectHandler(prefix+"/debug/pprof/", http.StatusMovedPermanently))
+	handle("pprof/", http.HandlerFunc(pprof.Index))
+	handle("pprof/cmdline", http.HandlerFunc(pprof.Cmdline))
+	handle("pprof/profile", http.HandlerFunc(pprof.Profile))
+	handle("pprof/symbol", http.HandlerFunc(pprof.Symbol))
+	handle("pprof/trace", http.HandlerFunc(pprof.Trace))
+	handle("pprof/fgprof", oneAtATime(fgprof.Handler()))
 }
 
 // oneAtATime refuses requests while one is under way: fgprof stops all goroutines 99 times a second.

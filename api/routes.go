@@ -52,7 +52,7 @@ func (a *API) routes() http.Handler {
 	v1.Handle("/", stock)
 	a.ownRoutes(v1, barrier)
 	mux.Handle(prefix+"/api/v1/", exposeHeaders(http.StripPrefix(prefix+"/api/v1", v1)))
-	return mux
+	return answerOptions(mux)
 }
 
 // ownRoutes adds what Prometheus's API does not have, or not for a cluster.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/route"
+	"github.com/prometheus/prometheus/util/httputil"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 )
 
@@ -55,6 +56,7 @@ func (a *API) byRuler(next http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		if err := a.forwardToLeader(ctx, w, r); err != nil {
+			httputil.SetCORS(w, a.cfg.CORSOrigin, r)
 			w.Header().Set("Retry-After", "1")
 			respondError(w, http.StatusServiceUnavailable, errUnavailable, err)
 		}

@@ -71,6 +71,10 @@ type Config struct {
 	// TrailingLogBytes of log stay behind a snapshot for slow followers (default 64 MiB), by the mean entry size.
 	TrailingLogBytes int64
 
+	// UnshippedLogBytes bounds the log that is kept for remote stores which have not got it yet (default 1 GiB), by the
+	// mean entry size. Lower: what they miss when they are away for long. Higher: room on the disk.
+	UnshippedLogBytes int64
+
 	// SnapshotMaxRate bounds the bytes a second of its snapshots that this node sends to nodes which are too far
 	// behind for the log (default: no bound). Too low: such a node needs longer, and the log grows meanwhile. Too
 	// high: the transfer takes disk and network from writes and queries.
@@ -127,6 +131,7 @@ func (c Config) withDefaults() (Config, error) {
 	or(&c.SnapshotEntries, 200_000)
 	or(&c.SnapshotAge, 30*time.Minute)
 	or(&c.TrailingLogBytes, 64<<20)
+	or(&c.UnshippedLogBytes, 1<<30)
 	or(&c.MaxInFlightBytes, 64<<20)
 	or(&c.MaxStaleness, 10*time.Second)
 	if c.DigestInterval == 0 {

@@ -56,6 +56,18 @@ func TestDutyFollowsTheLeader(t *testing.T) {
 	require.NotEqual(t, second.ID(), third.ID())
 }
 
+// Only a leader with a majority behind it is confirmed.
+func TestConfirmLeader(t *testing.T) {
+	nodes := startCluster(t, nil)
+	leader, rest := leaderOf(t, nodes)
+	require.NoError(t, leader.ConfirmLeader(t.Context()))
+	require.ErrorIs(t, rest[0].ConfirmLeader(t.Context()), cluster.ErrNoLeader)
+	rest[0].stop()
+	require.NoError(t, leader.ConfirmLeader(t.Context()))
+	rest[1].crash()
+	require.ErrorIs(t, leader.ConfirmLeader(t.Context()), cluster.ErrNoLeader, "before or after it has noticed")
+}
+
 func TestAttributesSpread(t *testing.T) {
 	nodes := startCluster(t, nil)
 	changed := nodes[2].MembersChanged()

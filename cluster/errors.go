@@ -26,6 +26,8 @@ var (
 	ErrWrongNode = errors.New("message is for another node")
 	// ErrNotReady is what Ready wraps.
 	ErrNotReady = errors.New("not ready")
+	// ErrCompacted: the log of this node does not hold the entry any more, or never did.
+	ErrCompacted = errors.New("not in the log")
 	// ErrLevel: a member is too old for what was asked.
 	ErrLevel = errors.New("not all members know this kind of entry")
 	// ErrLogStoreMismatch: the data directory was made with the other log store.

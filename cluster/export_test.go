@@ -31,12 +31,6 @@ func (n *Node) Crash() {
 	n.stopOnce.Do(func() {})
 }
 
-// FirstLogIndex is where this node's log begins.
-func (n *Node) FirstLogIndex() uint64 {
-	i, _ := n.stores.log.FirstIndex()
-	return i
-}
-
 // ClusterID is what the log says.
 func (n *Node) ClusterID() string { return n.clusterID() }
 

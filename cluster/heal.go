@@ -53,7 +53,7 @@ func (n *Node) openDisk(dir string, fresh bool) error {
 		s, err := openStores(storeOptions{
 			dir: dir, kind: n.cfg.LogStore, segmentBytes: n.cfg.LogSegmentBytes, writeTimeout: n.cfg.LogWriteTimeout,
 			files:    n.cfg.hooks.files,
-			keepFrom: n.snapshots.oldest, logger: n.logger, metrics: n.metrics, onFatal: n.fatal,
+			keepFrom: n.keepLogFrom, logger: n.logger, metrics: n.metrics, onFatal: n.fatal,
 		})
 		if err == nil {
 			if err = n.verifyStores(s); err == nil {

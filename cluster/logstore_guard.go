@@ -122,6 +122,9 @@ func (g *guard) do(what string, write func() error) error {
 	return g.failed // a write that came back after its deadline does not count: the process is being stopped
 }
 
+// meanBytes is the mean size of an entry, at least 1.
+func (g *guard) meanBytes() int64 { return max(g.bytes.Load()/max(g.entries.Load(), 1), 1) }
+
 // StoreLog implements raft.LogStore.
 func (g *guard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
 

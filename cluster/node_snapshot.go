@@ -96,13 +96,11 @@ func (n *Node) snapshot(ctx context.Context) error {
 // setTrailing turns the byte budget of the log behind a snapshot into Raft's number of entries.
 func (n *Node) setTrailing() {
 	g := n.stores.guard
-	entries := g.entries.Load()
-	if entries == 0 {
+	if g.entries.Load() == 0 {
 		return
 	}
-	mean := max(g.bytes.Load()/entries, 1)
 	c := n.raft.ReloadableConfig()
-	c.TrailingLogs = uint64(min(max(n.cfg.TrailingLogBytes/mean, minTrailing), maxTrailing))
+	c.TrailingLogs = uint64(min(max(n.cfg.TrailingLogBytes/g.meanBytes(), minTrailing), maxTrailing))
 	if err := n.raft.ReloadConfig(c); err != nil {
 		n.logger.Warn("Trailing log not adapted", "err", err)
 	}

@@ -43,17 +43,20 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 		err = f.applySettings(p)
 	case kindDigest:
 		err = f.applyDigest(index, p)
+	case kindShipped:
+		err = f.applyShipped(p)
 	case kindNoop:
 	}
 	if err != nil {
 		return f.fail(index, err)
 	}
+	f.decided.add(&r)
 	return r
 }
 
 // String is the value of the metrics label kind.
 func (k kind) String() string {
-	names := [...]string{"", "append", "delete", "clean", "cutoff", "snapshot", "noop", "settings", "digest"}
+	names := [...]string{"", "append", "delete", "clean", "cutoff", "snapshot", "noop", "settings", "digest", "shipped"}
 	if k == 0 || int(k) >= len(names) {
 		return "unknown"
 	}

@@ -266,5 +266,12 @@ func (s *Snapshot) stateHash(ctx context.Context, p *pacer) (uint64, error) {
 			h.str(m.Help)
 		}
 	}
+	if len(c.Shipped) > 0 { // else the hash is that of versions which do not know it
+		h.u64(uint64(len(c.Shipped)))
+		for _, name := range sortedKeys(c.Shipped) {
+			h.str(name)
+			h.u64(c.Shipped[name])
+		}
+	}
 	return h.sum(), nil
 }

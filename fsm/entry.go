@@ -25,6 +25,7 @@ const (
 	kindNoop         kind = 6
 	kindSettings     kind = 7
 	kindDigest       kind = 8
+	kindShipped      kind = 9
 )
 
 const (

@@ -53,6 +53,8 @@ type FSM struct {
 	deletes     deleteLog    // the deletes themselves
 	exemplars   *exemplars
 	metadata    *metadataMap
+	shipped     atomic.Pointer[map[string]uint64] // see Shipped
+	decided     verdictLog
 
 	// erased counts entries that have removed samples. A proposer that finds it
 	// unchanged after waiting for an index knows that what it saw before is still
@@ -99,6 +101,7 @@ func Open(o Options, from string) (*FSM, error) {
 	f.table.Store(newTable(o.hash))
 	f.settings.Store(&Settings{})
 	f.maxT.Store(storage.NoTime)
+	f.shipped.Store(&map[string]uint64{})
 	f.exemplars = newExemplars(o.Registerer)
 	f.metadata = newMetadataMap()
 	f.tasks = newTasks(f)

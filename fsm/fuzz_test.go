@@ -139,3 +139,21 @@ func FuzzDigest(f *testing.F) {
 		require.Equal(t, d, again)
 	})
 }
+
+func FuzzShipped(f *testing.F) {
+	seeds(f, "shipped", payloadOf)
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})    // 2^64-1 names
+	f.Add([]byte{0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}) // 2^64-1 positions
+	f.Fuzz(func(t *testing.T, p []byte) {
+		s, err := decodeShipped(p)
+		if err != nil {
+			require.ErrorIs(t, err, ErrFormat)
+			return
+		}
+		require.LessOrEqual(t, len(s.Positions), MaxRemotes)
+		require.LessOrEqual(t, len(s.Forget), MaxRemotes)
+		again, err := decodeShipped(payloadOf(EncodeShipped(s)))
+		require.NoError(t, err)
+		require.Equal(t, s, again)
+	})
+}

@@ -119,6 +119,10 @@ func goldenDigest() Digest {
 	return Digest{ID: "digest-1", Hurry: true, Ranges: []TimeRange{{base, base + 7_199_999}, {math.MinInt64, math.MaxInt64}}}
 }
 
+func goldenShipped() Shipped {
+	return Shipped{Positions: map[string]uint64{"a": 1 << 40, "b": 0}, Forget: []string{"c", "ü"}}
+}
+
 func goldenSettings() Settings {
 	return Settings{OutOfOrderWindow: 90 * time.Minute, MaxExemplars: 1000, ClusterID: "c-1", MinVersion: 1}
 }
@@ -171,6 +175,13 @@ func TestGoldenOtherKinds(t *testing.T) {
 	dig, err = decodeDigest(payload("digest-state", EncodeDigest(Digest{ID: "digest-2"}), kindDigest))
 	require.NoError(t, err)
 	require.Equal(t, Digest{ID: "digest-2"}, dig)
+
+	sh, err := decodeShipped(payload("shipped", EncodeShipped(goldenShipped()), kindShipped))
+	require.NoError(t, err)
+	require.Equal(t, goldenShipped(), sh)
+	sh, err = decodeShipped(payload("shipped-empty", EncodeShipped(Shipped{}), kindShipped))
+	require.NoError(t, err)
+	require.Equal(t, Shipped{}, sh)
 
 	require.Empty(t, payload("noop", EncodeNoop(), kindNoop))
 

@@ -6,6 +6,7 @@ package fsm
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/metadata"
 )
@@ -20,6 +21,8 @@ const (
 
 // metadataMap holds type, unit and help of metric families, from the log alone.
 type metadataMap struct {
+	changes atomic.Uint64
+
 	// mu protects the following.
 	mu       sync.RWMutex
 	families map[string][]metadata.Metadata // distinct, newest last
@@ -50,6 +53,7 @@ func (x *metadataMap) merge(ms []familyMetadata) {
 			old = old[1:]
 		}
 		x.families[m.family] = append(slices.Clone(old), m.Metadata)
+		x.changes.Add(1)
 	}
 }
 
@@ -67,6 +71,7 @@ func (x *metadataMap) reset() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.families = map[string][]metadata.Metadata{}
+	x.changes.Add(1)
 }
 
 // MetricMetadata returns the distinct metadata of each metric family. The map is

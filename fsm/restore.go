@@ -49,6 +49,7 @@ func (f *FSM) Restore(dir string) error {
 		f.requests.add(id)
 	}
 	f.deletes.reset(h.Index, h.DeletesSince, h.Deletes)
+	f.shipped.Store(&h.Shipped)
 	f.exemplars.reset(h.Settings.MaxExemplars)
 	for _, x := range st.exemplars {
 		f.exemplars.add(x.series, x.Exemplar)

@@ -56,13 +56,12 @@ type table struct {
 	hash func(labels.Labels) uint64 // replaced in tests to force collisions
 	keys *keyCache
 
-	// The applier's own.
-	pages  map[uint64]*page // by id >> pageBits; ids are never used again, so pages come and go
-	nextID uint64
+	nextID uint64 // the applier's own
 	n      atomic.Int64
 
-	// mu protects the following.
+	// mu protects the following. The applier, which alone writes, reads pages without it.
 	mu     sync.RWMutex
+	pages  map[uint64]*page // by id >> pageBits; ids are never used again, so pages come and go
 	byHash map[uint64]*series
 }
 
@@ -81,6 +80,13 @@ func (t *table) byID(id uint64) *series {
 		return nil
 	}
 	return p.series[id&(pageSize-1)]
+}
+
+// lookUp is byID for everybody else. Goroutine-safe.
+func (t *table) lookUp(id uint64) *series {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.byID(id)
 }
 
 // byLabels returns the series, or nil. Goroutine-safe.
@@ -106,6 +112,8 @@ func (t *table) add(ls labels.Labels, lastT int64) *series {
 
 func (t *table) insert(id uint64, ls labels.Labels) *series {
 	s := &series{id: id, labels: ls}
+	h := t.hash(ls)
+	t.mu.Lock()
 	p := t.pages[id>>pageBits]
 	if p == nil {
 		p = &page{}
@@ -113,8 +121,6 @@ func (t *table) insert(id uint64, ls labels.Labels) *series {
 	}
 	p.series[id&(pageSize-1)] = s
 	p.used++
-	h := t.hash(ls)
-	t.mu.Lock()
 	s.next = t.byHash[h]
 	t.byHash[h] = s
 	t.mu.Unlock()
@@ -129,24 +135,26 @@ func (t *table) dropIdle(limit int64) (dropped int) {
 			if s == nil || s.lastT.Load() >= limit {
 				continue
 			}
-			p.series[i] = nil
+			t.unlink(s, &p.series[i])
 			p.used--
-			t.unlink(s)
 			dropped++
 		}
 		if p.used == 0 {
+			t.mu.Lock()
 			delete(t.pages, k)
+			t.mu.Unlock()
 		}
 	}
 	t.n.Add(int64(-dropped))
 	return dropped
 }
 
-func (t *table) unlink(s *series) {
+func (t *table) unlink(s *series, slot **series) {
 	s.dropped.Store(true)
 	h := t.hash(s.labels)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	*slot = nil
 	if t.byHash[h] == s {
 		if s.next == nil {
 			delete(t.byHash, h)

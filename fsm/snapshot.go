@@ -46,6 +46,8 @@ type header struct {
 	// DeletesSince is nil in version 1. See deleteLog.
 	DeletesSince *uint64        `json:"deletes_since,omitempty"`
 	Deletes      []loggedDelete `json:"deletes,omitempty"`
+	// Shipped is empty before level 3.
+	Shipped map[string]uint64 `json:"shipped,omitempty"`
 }
 
 // Snapshot is the state at one log index. It holds memory and disk space until
@@ -84,7 +86,7 @@ func (f *FSM) Snapshot() (*Snapshot, error) {
 		header: header{
 			Index: index, Term: term, MaxT: f.maxT.Load(), Cutoff: f.store.Cutoff(), DropHorizon: f.dropHorizon,
 			NextID: t.nextID, Settings: f.Settings(), Requests: append([]string(nil), f.requests.order...),
-			PendingCleans: f.tasks.pendingCleans(), DeletesSince: &since, Deletes: slices.Clone(f.deletes.list),
+			PendingCleans: f.tasks.pendingCleans(), DeletesSince: &since, Deletes: slices.Clone(f.deletes.list), Shipped: f.Shipped(),
 		},
 	}
 	f.m.snapshotHold.Observe(time.Since(start).Seconds())

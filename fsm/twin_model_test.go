@@ -41,6 +41,7 @@ type twinModel struct {
 	settings    Settings
 	exemplars   []modelExemplar // oldest first
 	metadata    map[string][]metadata.Metadata
+	shipped     map[string]uint64
 	happened    map[string]int
 
 	// mu protects the following, which watchers read.
@@ -71,7 +72,7 @@ func newModel() *twinModel {
 	return &twinModel{
 		samples: map[int]map[int64]string{}, lives: map[int]map[int64][]life{}, lastT: map[int]int64{}, table: map[int]*modelSeries{},
 		ids: map[int]uint64{}, nextID: 1, dropHorizon: storage.NoTime, maxT: storage.NoTime, cutoff: storage.NoTime,
-		metadata: map[string][]metadata.Metadata{},
+		metadata: map[string][]metadata.Metadata{}, shipped: map[string]uint64{},
 	}
 }
 
@@ -274,6 +275,15 @@ func (m *twinModel) describe(x familyMetadata) {
 	if !slices.Contains(old, x.Metadata) {
 		old = append(slices.Clone(old), x.Metadata)
 		m.metadata[x.family] = old[max(0, len(old)-maxPerFamily):]
+	}
+}
+
+func (m *twinModel) ship(s Shipped) {
+	for _, name := range s.Forget {
+		delete(m.shipped, name)
+	}
+	for name, i := range s.Positions {
+		m.shipped[name] = max(m.shipped[name], i)
 	}
 }
 

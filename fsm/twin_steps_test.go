@@ -29,6 +29,8 @@ func (w *twin) step() {
 		w.apply(EncodeClean(fmt.Sprint("clean-", w.n)), nil, false)
 	case k < 14:
 		w.apply(EncodeNoop(), nil, false)
+	case k < 16:
+		w.stepShipped()
 	case k < 20 && w.previous != nil:
 		w.stepAppend(slices.Clone(w.previous)) // a client sends a request again
 	default:
@@ -79,6 +81,18 @@ func (w *twin) stepSettings() {
 func (w *twin) settings(s Settings) {
 	w.model.next(w, func(m *twinModel) { m.set(s) })
 	w.apply(EncodeSettings(s), nil, false)
+}
+
+func (w *twin) stepShipped() {
+	s := Shipped{Positions: map[string]uint64{}}
+	for range rapid.IntRange(0, 2).Draw(w.T, "remotes") {
+		s.Positions[fmt.Sprint("remote-", rapid.IntRange(0, 2).Draw(w.T, "remote"))] = rapid.Uint64Range(0, 1000).Draw(w.T, "position")
+	}
+	if w.chance(20, "forget") {
+		s.Forget = []string{fmt.Sprint("remote-", rapid.IntRange(0, 2).Draw(w.T, "forgotten"))}
+	}
+	w.model.next(w, func(m *twinModel) { m.ship(s) })
+	w.apply(EncodeShipped(s), nil, false)
 }
 
 // stepAppend encodes samples as a proposer with an old copy of the series table

@@ -387,6 +387,7 @@ func (w *twin) compare() {
 		require.Equal(w, w.model.exemplarDump(), exemplarDump(w, r.f), "%s: exemplars", r.name)
 		require.Equal(w, w.model.metadata, r.f.MetricMetadata(), "%s: metadata", r.name)
 		require.Equal(w, w.model.tableDump(), tableDump(r.f), "%s: series table", r.name)
+		require.Equal(w, w.model.shipped, r.f.Shipped(), "%s: positions of remote stores", r.name)
 		require.Equal(w, w.model.settings, r.f.Settings(), "%s: settings", r.name)
 		require.Equal(w, w.model.maxT, r.f.MaxTime(), "%s: largest timestamp", r.name)
 		require.Equal(w, w.model.cutoff, r.f.Cutoff(), "%s: cutoff", r.name)

@@ -5,9 +5,11 @@ package monitor
 
 import (
 	"math"
+	"strings"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
 )
@@ -27,8 +29,12 @@ func (a *appenderV2) Append(ref storage.SeriesRef, ls labels.Labels, st, t int64
 		return ref, err
 	}
 	a.exemplars(ls, o.Exemplars...)
-	if !o.Metadata.IsEmpty() && o.MetricFamilyName != "" {
+	if o.Metadata != (metadata.Metadata{}) && isFamily(o.MetricFamilyName) {
 		a.batch.Metadata(o.MetricFamilyName, o.Metadata)
 	}
 	return ref, nil
 }
+
+// isFamily tells names that targets expose from those that the scraper gives to its own series (up, scrape_...), which
+// end in a byte that no name has. Prometheus shows no metadata of the latter.
+func isFamily(name string) bool { return name != "" && !strings.HasSuffix(name, "\xff") }

@@ -7,6 +7,7 @@
 //
 //   - targets are spread over the live nodes by rendezvous hashing of their URLs; every node works that out for
 //     itself from gossip, and nothing is agreed on;
+//   - what is committed is sent to remote stores by the leader, from a replicated position on;
 //   - rule groups and notifications run on the leader, and their state is in replicated series.
 //
 // It knows nothing of Raft: what it needs of the cluster is in the interface Cluster.

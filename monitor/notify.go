@@ -73,9 +73,9 @@ func (r *Ruler) beginNotify(ctx context.Context, p *plan, reg prometheus.Registe
 	return n, nil
 }
 
-// do sends a request to an Alertmanager, if a majority confirms that this node still leads: rules notify before their
-// samples are committed, so a leader that was deposed would not learn of it there. The leadership may end while the
-// request is on its way; the next leader then sends the same alert with the same start.
+// do sends a request to an Alertmanager, if a majority confirms that this node still leads: alerts wait in the queue, and
+// a leader that was deposed may not know it yet. The leadership may end while the request is on its way; the next leader
+// then sends the same alert with the same start.
 func (n *termNotifier) do(ctx context.Context, client *http.Client, req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

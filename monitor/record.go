@@ -81,7 +81,8 @@ func (t *term) readRecords(ctx context.Context) (map[string]*record, error) {
 // readRecord returns nil when nothing was recorded.
 func (t *term) readRecord(ctx context.Context, g *rules.Group) (*record, error) {
 	now := time.Now()
-	q, err := t.ruler.opts.Queryable.Querier(timestamp.FromTime(now.Add(-t.ruler.opts.OutageTolerance-g.Interval())), timestamp.FromTime(now.Add(clockSkew)))
+	back := max(t.ruler.opts.OutageTolerance, failoverTime) + g.Interval()
+	q, err := t.ruler.opts.Queryable.Querier(timestamp.FromTime(now.Add(-back)), timestamp.FromTime(now.Add(clockSkew)))
 	if err != nil {
 		return nil, err
 	}

@@ -96,7 +96,7 @@ func (r alertRecord) firedAt(g *rules.Group, rule *rules.AlertingRule, a *record
 // at earlier slots, as far back as keep_firing_for needs it, and an interval more, for a scrape may have been stored
 // after the evaluation whose time it is of. What the rule did not give then is another rule's alert of the same name.
 func (t *term) restoreAlerts(ctx context.Context, g *rules.Group, rule *rules.AlertingRule, rec alertRecord) (int, error) {
-	s := seeder{term: t, group: g, rule: rule, query: rules.EngineQueryFunc(t.ruler.opts.Engine, t.ruler.opts.Queryable), plan: t.planNow()}
+	s := seeder{term: t, group: g, rule: rule, query: rules.EngineQueryFunc(t.ruler.opts.Engine, t.ruler.opts.Source), plan: t.planNow()}
 	var found promql.Vector
 	missing := len(rec.alerts)
 	depth := g.Interval()

@@ -39,9 +39,11 @@ type RulerCluster interface {
 // RulerOptions configure a Ruler. All fields must be given unless they say otherwise.
 type RulerOptions struct {
 	Cluster RulerCluster
-	// Appendable takes what rules record, Queryable is this node's state, and Engine queries it.
+	// Appendable takes what rules record, Queryable is this node's state, and Engine queries Source, which is that state
+	// and perhaps more.
 	Appendable storage.Appendable
 	Queryable  storage.Queryable
+	Source     storage.Queryable
 	Engine     promql.QueryEngine
 	// Parser is the one that Engine was made with.
 	Parser parser.Parser

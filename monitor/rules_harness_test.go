@@ -134,9 +134,10 @@ func (n *ruleNode) start() {
 			monitor.NewAppendable(monitor.AppendableOptions{FSM: n.fsm, Proposer: n.Node, Registerer: n.registry}), n.cfg.NodeID, n.log,
 		},
 		Queryable:       n.fsm,
+		Source:          n.fsm,
 		Engine:          promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, LookbackDelta: 5 * time.Minute, Parser: parse}),
 		Parser:          parse,
-		OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Minute,
+		OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Second,
 		QueueCapacity: 1000, MaxBatchSize: 100, Drain: true,
 		SDMetrics: sd, Logger: logger, Registerer: n.registry,
 	})

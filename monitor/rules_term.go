@@ -22,6 +22,7 @@ type term struct {
 	metrics *rules.Metrics
 	reg     *termRegisterer
 	notify  *termNotifier
+	commits *commitFirst
 	rules   *rules.Manager
 	running sync.WaitGroup
 
@@ -38,7 +39,8 @@ type term struct {
 func (r *Ruler) newTerm(ctx, begin context.Context, p *plan) (*term, error) {
 	t := &term{
 		ruler: r, ctx: ctx, logger: r.logger, plan: p, resumed: map[*rules.Group]*record{},
-		reg: &termRegisterer{to: r.opts.Registerer},
+		reg:     &termRegisterer{to: r.opts.Registerer},
+		commits: &commitFirst{Appendable: r.opts.Appendable, held: map[context.Context]func(){}},
 	}
 	var err error
 	if t.notify, err = r.beginNotify(ctx, p, t.reg); err != nil {
@@ -59,10 +61,10 @@ func (t *term) newManager() *rules.Manager {
 	return rules.NewManager(&rules.ManagerOptions{
 		NameValidationScheme: t.plan.conf.GlobalConfig.MetricNameValidationScheme,
 		ExternalURL:          t.plan.external,
-		QueryFunc:            rules.EngineQueryFunc(o.Engine, o.Queryable),
+		QueryFunc:            rules.EngineQueryFunc(o.Engine, o.Source),
 		NotifyFunc:           t.send,
 		Context:              t.ctx,
-		Appendable:           o.Appendable,
+		Appendable:           t.commits,
 		Queryable:            o.Queryable,
 		Logger:               t.logger.With("component", "rule manager"),
 		OutageTolerance:      o.OutageTolerance,
@@ -170,10 +172,28 @@ func (t *term) evaluate(ctx context.Context, g *rules.Group, ts time.Time) {
 	}
 }
 
-// send implements rules.NotifyFunc. What is queued is sent only if this node still leads then.
+// send implements rules.NotifyFunc. What is queued is sent only if this node still leads then. An end is queued at once:
+// the next leader would tell it again.
 func (t *term) send(ctx context.Context, expr string, alerts ...*rules.Alert) {
-	if t.ctx.Err() == nil {
-		rules.SendAlerts(t.notify.manager, t.planNow().external.String())(ctx, expr, alerts...)
+	var firing, ended []*rules.Alert
+	for _, a := range alerts {
+		// An evaluation that was made up for would send what its Alertmanager takes for resolved: the end is counted from
+		// the slot. These are copies.
+		a.ValidUntil = a.ValidUntil.Add(time.Since(a.LastSentAt))
+		if a.ResolvedAt.IsZero() {
+			firing = append(firing, a)
+		} else {
+			ended = append(ended, a)
+		}
+	}
+	queue := func(alerts []*rules.Alert) {
+		if len(alerts) > 0 && t.ctx.Err() == nil {
+			rules.SendAlerts(t.notify.manager, t.planNow().external.String())(ctx, expr, alerts...)
+		}
+	}
+	queue(ended)
+	if len(firing) > 0 {
+		t.commits.hold(ctx, func() { queue(firing) })
 	}
 }
 

@@ -58,21 +58,22 @@ type options struct {
 	consistency    string
 	maxStaleness   model.Duration
 
-	nodeID          string
-	clusterListen   string
-	clusterAddr     string
-	gossipListen    string
-	gossipAddr      string
-	peers           []string
-	bootstrapExpect int
-	logStore        string
-	digestInterval  model.Duration
-	snapshotMaxRate units.Base2Bytes
-	tuning          tuning
-	monitoring      monitoring
-	web             webOptions
-	process         processOptions
-	ignored         ignored
+	nodeID            string
+	clusterListen     string
+	clusterAddr       string
+	gossipListen      string
+	gossipAddr        string
+	peers             []string
+	bootstrapExpect   int
+	logStore          string
+	digestInterval    model.Duration
+	snapshotMaxRate   units.Base2Bytes
+	unshippedLogBytes units.Base2Bytes
+	tuning            tuning
+	monitoring        monitoring
+	web               webOptions
+	process           processOptions
+	ignored           ignored
 
 	shown map[string]string // all flags and their values, for /api/v1/status/flags
 }
@@ -182,6 +183,8 @@ func (o *options) clusterFlags(app *kingpin.Application) {
 		Default("1h").SetValue(&o.digestInterval)
 	app.Flag("raft.log-store", "What keeps the Raft log: wal or boltdb. Fixed for the life of the data directory.").
 		Default(cluster.LogStoreWAL).EnumVar(&o.logStore, cluster.LogStoreWAL, cluster.LogStoreBoltDB)
+	app.Flag("raft.unshipped-log-size", "Maximum number of bytes of Raft log that a node keeps for remote_write stores that have not got it yet. What is older is not sent to them any more. Based on powers-of-2, so 1KB is 1024B.").
+		Default("1GiB").BytesVar(&o.unshippedLogBytes)
 	app.Flag("cluster.snapshot-max-rate", "Maximum number of bytes per second of Raft snapshots that this node sends to nodes which are too far behind for the log. 0 means no limit. Based on powers-of-2, so 1KB is 1024B.").
 		Default("64MiB").BytesVar(&o.snapshotMaxRate)
 }
@@ -201,6 +204,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--storage.min-free must not be negative, got %s", o.minFree)
 	case o.maxStaleness <= 0:
 		return fmt.Errorf("--query.max-staleness must be positive, got %s", o.maxStaleness)
+	case o.unshippedLogBytes <= 0:
+		return fmt.Errorf("--raft.unshipped-log-size must be positive, got %s", o.unshippedLogBytes)
 	case o.snapshotMaxRate < 0:
 		return fmt.Errorf("--cluster.snapshot-max-rate must not be negative, got %s", o.snapshotMaxRate)
 	case o.process.memLimitRatio <= 0 || o.process.memLimitRatio > 1:

@@ -55,7 +55,7 @@ func TestFlagDefaults(t *testing.T) {
 		"node.id": "", "cluster.listen-address": "0.0.0.0:9190", "cluster.advertise-address": "",
 		"cluster.gossip-listen-address": "0.0.0.0:9191", "cluster.gossip-advertise-address": "",
 		"cluster.peer": "", "cluster.bootstrap-expect": "1", "cluster.digest-interval": "1h", "raft.log-store": "wal",
-		"cluster.snapshot-max-rate": "64MiB", "storage.freeze-samples": "0", "raft.snapshot-entries": "0", "raft.trailing-log-bytes": "0B", "raft.log-segment-bytes": "0B",
+		"cluster.snapshot-max-rate": "64MiB", "raft.unshipped-log-size": "1GiB", "storage.freeze-samples": "0", "raft.snapshot-entries": "0", "raft.trailing-log-bytes": "0B", "raft.log-segment-bytes": "0B",
 		"raft.snapshot-log-bytes":         "0B",
 		"storage.tsdb.min-block-duration": "2h", "storage.tsdb.max-block-duration": "31d", "storage.tsdb.max-block-chunk-segment-size": "512MiB",
 		"storage.tsdb.wal-segment-size": "128MiB", "storage.tsdb.wal-compression": "true", "storage.tsdb.wal-compression-type": "snappy",

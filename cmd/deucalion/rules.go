@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"time"
 
@@ -23,6 +24,7 @@ func (n *node) startRules(o *options, engine promql.QueryEngine, parse parser.Pa
 		Cluster:            n.cluster,
 		Appendable:         n.appender,
 		Queryable:          n.fsm,
+		Source:             n.reader,
 		Engine:             engine,
 		Parser:             parse,
 		OutageTolerance:    time.Duration(m.outageTolerance),
@@ -39,7 +41,7 @@ func (n *node) startRules(o *options, engine promql.QueryEngine, parse parser.Pa
 		Registerer:         n.registry,
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("start rules: %w", err)
 	}
 	n.config.add("rules", func(c *config.Config) error { return r.ApplyConfig(c, external) })
 	n.stoppers = append(n.stoppers, func(ctx context.Context) error {

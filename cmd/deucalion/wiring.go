@@ -39,6 +39,7 @@ type node struct {
 	cluster   *cluster.Node
 	appender  *monitor.Appendable
 	scraper   *monitor.Scraper
+	reader    *monitor.RemoteReader // this node's state and the remote_read stores
 	config    *reloader
 	server    *server
 	quit      chan struct{} // closed when a request asks for the end
@@ -75,6 +76,10 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 		FSM: n.fsm, Proposer: n.cluster, Registerer: n.registry,
 		ZeroSamples: o.features.has("created-timestamp-zero-ingestion"),
 	})
+	n.startRemoteRead()
+	if err := n.startShipping(o); err != nil {
+		return nil, err
+	}
 	handler, err := n.newHandler(o, parse)
 	if err != nil {
 		return nil, err
@@ -136,6 +141,7 @@ func (n *node) startCluster(o *options) error {
 		SnapshotLogBytes:       int64(o.tuning.snapshotLogBytes),
 		TrailingLogBytes:       int64(o.tuning.trailingLogBytes),
 		SnapshotMaxRate:        int64(o.snapshotMaxRate),
+		UnshippedLogBytes:      int64(o.unshippedLogBytes),
 		MaxStaleness:           time.Duration(o.maxStaleness),
 		Settings:               func() fsm.Settings { return n.config.config().settings() },
 		Retention: func() (time.Duration, int64) {
@@ -188,7 +194,7 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 		return nil, err
 	}
 	cfg := api.Config{
-		FSM: n.fsm, Cluster: n.cluster, Engine: engine, Parser: parse,
+		FSM: n.fsm, Source: n.reader, Cluster: n.cluster, Engine: engine, Parser: parse,
 		Scraping:         n.scraper.Manager(),
 		PrometheusConfig: func() config.Config { return *n.config.config().file },
 		Flags:            o.shown,

@@ -73,7 +73,6 @@ var requests = []request{
 	{method: "GET", path: "/federate"},
 	{method: "POST", path: "/api/v1/read"},
 	{method: "GET", path: "/api/v1/write"},
-	{method: "POST", path: "/api/v1/write"},
 	{method: "POST", path: "/api/v1/otlp/v1/metrics"},
 	{method: "POST", path: "/api/v1/admin/tsdb/delete_series?match[]=nothing_like_that"},
 	{method: "POST", path: "/api/v1/admin/tsdb/delete_series"},

@@ -88,11 +88,19 @@ type pair struct {
 // await repeats a comparison: the two are not scraped and evaluated at the same moments.
 func (s *pair) await(what string, compare func(ctx context.Context) error) {
 	s.t.Helper()
-	harness.Await(s.t, 60*time.Second, what, func(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 60*time.Second)
+	defer cancel()
+	var last error // says more than that the time is over
+	err := local.Poll(ctx, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
-		return compare(ctx)
+		err := compare(ctx)
+		if errors.Is(err, errDiffers) {
+			last = err
+		}
+		return err
 	})
+	require.NoError(s.t, err, "%s: %v", what, last)
 }
 
 // same compares what a function makes of each server.

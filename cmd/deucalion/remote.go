@@ -1,0 +1,39 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/deucaliondb/deucalion/monitor"
+)
+
+// startShipping sends what is committed to the remote_write stores of the configuration file. It comes before all that
+// writes, so that it ends after that: the last samples are sent, too.
+func (n *node) startShipping(o *options) error {
+	s, err := monitor.NewShipper(monitor.ShipperOptions{
+		Log: n.cluster, FSM: n.fsm, Dir: o.dataDir,
+		FlushDeadline:     time.Duration(o.monitoring.flushDeadline),
+		TypeAndUnitLabels: o.features.has("type-and-unit-labels"),
+		Logger:            n.logger.With("component", "remote"),
+		Registerer:        n.registry,
+	})
+	if err != nil {
+		return err
+	}
+	n.config.add("remote_storage", s.ApplyConfig)
+	n.stoppers = append(n.stoppers, func(ctx context.Context) error {
+		s.Stop(ctx)
+		return nil
+	})
+	return nil
+}
+
+// startRemoteRead makes the remote_read stores of the configuration file a source of queries.
+func (n *node) startRemoteRead() {
+	n.reader = monitor.NewRemoteReader(n.fsm, n.logger.With("component", "remote"), n.registry)
+	n.config.add("remote_read", n.reader.ApplyConfig)
+	n.closers = append(n.closers, n.reader.Close)
+}

@@ -1,0 +1,90 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package monitor
+
+import (
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/storage/remote"
+
+	"github.com/deucaliondb/deucalion/fsm"
+)
+
+// RemoteReader answers queries from the replicated state and from the remote_read stores of the configuration file,
+// merged. The stores are best effort, as in Prometheus: their errors are warnings. Goroutine-safe.
+type RemoteReader struct {
+	local  *fsm.FSM
+	stores *remote.Storage
+	used   atomic.Bool
+}
+
+var _ storage.SampleAndChunkQueryable = (*RemoteReader)(nil)
+
+// NewRemoteReader registers the metrics of Prometheus's client with reg. Without ApplyConfig there are no stores.
+func NewRemoteReader(f *fsm.FSM, logger *slog.Logger, reg prometheus.Registerer) *RemoteReader {
+	if reg != nil {
+		reg.MustRegister(readClientMetrics{})
+	}
+	// It is also Prometheus's writer, which has nothing to do here and so needs neither a directory nor a deadline.
+	return &RemoteReader{local: f, stores: remote.NewStorage(logger, nil, f.StartTime, "", time.Second, nil, false)}
+}
+
+// ApplyConfig takes the remote_read stores of c. On an error nothing changes.
+func (r *RemoteReader) ApplyConfig(c *config.Config) error {
+	only := &config.Config{GlobalConfig: c.GlobalConfig, RemoteReadConfigs: c.RemoteReadConfigs}
+	if err := r.stores.ApplyConfig(only); err != nil {
+		return err
+	}
+	r.used.Store(len(c.RemoteReadConfigs) > 0)
+	return nil
+}
+
+// Close ends what the library runs in the background.
+func (r *RemoteReader) Close() error { return r.stores.Close() }
+
+// Querier implements storage.Queryable.
+func (r *RemoteReader) Querier(mint, maxt int64) (storage.Querier, error) {
+	local, err := r.local.Querier(mint, maxt)
+	if err != nil || !r.used.Load() {
+		return local, err
+	}
+	others, err := r.stores.Querier(mint, maxt)
+	if err != nil {
+		return nil, errors.Join(err, local.Close())
+	}
+	return storage.NewMergeQuerier([]storage.Querier{local}, []storage.Querier{others}, storage.ChainedSeriesMerge), nil
+}
+
+// ChunkQuerier implements storage.ChunkQueryable.
+func (r *RemoteReader) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	local, err := r.local.ChunkQuerier(mint, maxt)
+	if err != nil || !r.used.Load() {
+		return local, err
+	}
+	others, err := r.stores.ChunkQuerier(mint, maxt)
+	if err != nil {
+		return nil, errors.Join(err, local.Close())
+	}
+	return storage.NewMergeChunkQuerier([]storage.ChunkQuerier{local}, []storage.ChunkQuerier{others},
+		storage.NewCompactingChunkSeriesMerger(storage.ChainedSeriesMerge)), nil
+}
+
+// readClientMetrics exports what the library registers with the global registry, whatever it is told.
+type readClientMetrics struct{}
+
+// Describe implements prometheus.Collector. Nothing is promised: the labels are the library's.
+func (readClientMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (readClientMetrics) Collect(out chan<- prometheus.Metric) {
+	if global, ok := prometheus.DefaultRegisterer.(prometheus.Collector); ok {
+		collectNamed(global, out, "prometheus_remote_read_client_")
+	}
+}

@@ -1,0 +1,224 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/cluster"
+	"github.com/deucaliondb/deucalion/fsm"
+)
+
+// shipNode is a node of a real cluster that ships.
+type shipNode struct {
+	t    *testing.T
+	to   *sink
+	conf cluster.Config
+
+	mu      sync.RWMutex // held to read while the node is used, to write while it is stopped and started
+	fsm     *fsm.FSM
+	node    *cluster.Node
+	shipper *Shipper
+}
+
+func (n *shipNode) start() {
+	n.t.Helper()
+	snapshots, err := cluster.OpenSnapshots(n.conf.Dir, n.conf.Logger)
+	require.NoError(n.t, err)
+	from, _ := snapshots.Latest()
+	n.conf.Registerer = prometheus.NewRegistry()
+	n.fsm, err = fsm.Open(fsm.Options{Dir: n.conf.Dir, Logger: n.conf.Logger}, from)
+	require.NoError(n.t, err)
+	n.node, err = cluster.Start(n.conf, n.fsm, snapshots)
+	require.NoError(n.t, err)
+	n.shipper, err = NewShipper(ShipperOptions{Log: n.node, FSM: n.fsm, Dir: n.conf.Dir, Logger: n.conf.Logger, Registerer: n.conf.Registerer})
+	require.NoError(n.t, err)
+	require.NoError(n.t, n.shipper.ApplyConfig(n.to.conf(n.t)))
+}
+
+// stop ends the node; with grace the shipper first, as a process that is asked to end does.
+func (n *shipNode) stop(grace bool) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), shipPatience)
+	defer cancel()
+	if grace {
+		n.shipper.Stop(ctx)
+	}
+	require.NoError(n.t, n.node.Shutdown(ctx))
+	n.shipper.Stop(ctx)
+	require.NoError(n.t, n.fsm.Close())
+}
+
+func (n *shipNode) restart(grace bool) {
+	n.t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stop(grace)
+	n.start()
+}
+
+// write commits one sample and returns what the sink is to get.
+func (n *shipNode) write(ctx context.Context, i int) (string, error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	ls := labels.FromStrings("__name__", "m", "i", fmt.Sprint(i%100))
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := shipBatch(ctx, n.fsm, n.node, func(b *fsm.Batch) {
+		b.Series(nil, ls)
+		b.Float(int64(1_000_000+i), float64(i))
+	})
+	return fmt.Sprintf("%s %d %v", ls, 1_000_000+i, float64(i)), err
+}
+
+func startShipCluster(t *testing.T, to *sink) []*shipNode {
+	t.Helper()
+	var nodes []*shipNode
+	for i := range 3 {
+		n := &shipNode{t: t, to: to, conf: cluster.Config{
+			Dir: t.TempDir(), NodeID: fmt.Sprint("n", i), BootstrapExpect: 3, ListenAddress: "127.0.0.1:0", GossipListenAddress: "127.0.0.1:0",
+			TrailingLogBytes: 1, SnapshotEntries: 300, // the log is truncated all the time
+			Logger: shipLogger(t), OnFatal: func(err error) { t.Errorf("fatal: %v", err) },
+		}}
+		for _, other := range nodes {
+			n.conf.Peers = append(n.conf.Peers, other.node.GossipAddress())
+		}
+		n.start()
+		nodes = append(nodes, n)
+	}
+	t.Cleanup(func() {
+		for _, n := range nodes {
+			n.stop(false)
+		}
+	})
+	for _, n := range nodes { // later starts find each other by the addresses of this one
+		n.conf.GossipListenAddress = n.node.GossipAddress()
+		n.conf.Peers = nil
+		for _, other := range nodes {
+			n.conf.Peers = append(n.conf.Peers, other.node.GossipAddress())
+		}
+	}
+	awaitShipping(t, nodes)
+	return nodes
+}
+
+// awaitShipping waits until all nodes are ready and one of them knows where to begin.
+func awaitShipping(t *testing.T, nodes []*shipNode) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		for _, n := range nodes {
+			if n.node.Ready() != nil || len(n.fsm.Shipped()) != 1 {
+				return false
+			}
+		}
+		return true
+	}, shipPatience, 10*time.Millisecond)
+}
+
+func leaderIndex(t *testing.T, nodes []*shipNode) (leader int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		for i, n := range nodes {
+			if id, ok := n.node.Leader(); ok && id == n.node.ID() {
+				leader = i
+				return true
+			}
+		}
+		return false
+	}, shipPatience, 10*time.Millisecond)
+	return leader
+}
+
+// Leaders are replaced and stopped, without a word of where they were, while others write.
+func TestShipThroughFailovers(t *testing.T) {
+	to := newSink(t)
+	nodes := startShipCluster(t, to)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var acked []string
+	for w := range 3 {
+		wg.Go(func() {
+			for i := w; ctx.Err() == nil; i += 3 {
+				for ctx.Err() == nil {
+					want, err := nodes[i/3%3].write(ctx, i)
+					if err == nil {
+						mu.Lock()
+						acked = append(acked, want)
+						mu.Unlock()
+						break
+					}
+				}
+				rest(ctx, time.Millisecond)
+			}
+		})
+	}
+	written := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(acked)
+	}
+	for round := range 6 {
+		before := written()
+		require.Eventually(t, func() bool { return written() > before+200 }, shipPatience, 10*time.Millisecond)
+		l := nodes[leaderIndex(t, nodes)]
+		at, _ := l.fsm.ShippedFrom()
+		require.Eventually(t, func() bool { // under constant load
+			now, _ := l.fsm.ShippedFrom()
+			return now > at+100
+		}, shipPatience, 10*time.Millisecond)
+		if round%2 == 0 {
+			_ = l.node.TransferLeadership(t.Context()) // one that fails is as good
+		} else {
+			l.restart(false)
+		}
+	}
+	cancel()
+	wg.Wait()
+	to.await(t, acked...)
+	skipped := 0.0
+	for _, n := range nodes {
+		skipped += gathered(t, n.conf.Registerer.(*prometheus.Registry), "deucalion_remote_write_skipped_entries_total")
+	}
+	t.Logf("%d samples acknowledged, all arrived, %d repeated, %v entries skipped", len(acked), to.repeats(), skipped)
+	require.Zero(t, skipped)
+	require.Less(t, to.repeats(), len(acked), "each failover repeats a stretch, not everything")
+}
+
+// All nodes stop with grace and come back: nothing is missing and nothing is sent again.
+func TestShipThroughRestartOfAll(t *testing.T) {
+	to := newSink(t)
+	nodes := startShipCluster(t, to)
+	var want []string
+	put := func(from, n int) {
+		for i := range n {
+			x, err := nodes[i%3].write(t.Context(), from+i)
+			require.NoError(t, err)
+			want = append(want, x)
+		}
+	}
+	put(0, 300)
+	to.await(t, want...)
+	var wg sync.WaitGroup
+	for _, n := range nodes {
+		n.shipper.Stop(t.Context())
+	}
+	put(1000, 100) // nobody ships now
+	for _, n := range nodes {
+		wg.Go(func() { n.restart(true) })
+	}
+	wg.Wait()
+	awaitShipping(t, nodes)
+	put(2000, 10)
+	to.await(t, want...)
+	require.Zero(t, to.repeats())
+}
