@@ -4,6 +4,7 @@
 package monitor
 
 import (
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -43,7 +44,7 @@ func (a *appenderV1) AppendExemplar(ref storage.SeriesRef, ls labels.Labels, e e
 // UpdateMetadata implements storage.MetadataUpdater. Nobody calls it but with a family's name as the metric name.
 func (a *appenderV1) UpdateMetadata(ref storage.SeriesRef, ls labels.Labels, m metadata.Metadata) (storage.SeriesRef, error) {
 	if a.batch != nil {
-		a.batch.Metadata(ls.Get(labels.MetricName), m)
+		a.batch.Metadata(ls.Get(model.MetricNameLabel), m)
 	}
 	return ref, nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/model/value"
@@ -148,7 +149,7 @@ func selectors(rule rules.Rule) [][]*labels.Matcher {
 	})
 	var out [][]*labels.Matcher
 	for _, name := range names {
-		out = append(out, append([]*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name)}, ms...))
+		out = append(out, append([]*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, name)}, ms...))
 	}
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/rules"
@@ -31,7 +32,7 @@ type recordedAlert struct {
 func newAlertRecord(g *rules.Group, rule *rules.AlertingRule, points []point) alertRecord {
 	r := alertRecord{alerts: map[string]*recordedAlert{}}
 	for _, p := range points {
-		if at, _ := slotOf(g, p.t); p.labels.Get(labels.MetricName) == alertsForState && !p.stale && at.After(r.at) {
+		if at, _ := slotOf(g, p.t); p.labels.Get(model.MetricNameLabel) == alertsForState && !p.stale && at.After(r.at) {
 			r.at = at
 		}
 	}
@@ -42,7 +43,7 @@ func newAlertRecord(g *rules.Group, rule *rules.AlertingRule, points []point) al
 			continue
 		}
 		key := alertKey(rule, p.labels)
-		if p.labels.Get(labels.MetricName) == alertsForState {
+		if p.labels.Get(model.MetricNameLabel) == alertsForState {
 			r.alerts[key] = &recordedAlert{activeAt: activeSince(g, int64(p.v))}
 		} else if p.labels.Get(alertState) == firingState {
 			firing[key] = true
@@ -57,7 +58,7 @@ func newAlertRecord(g *rules.Group, rule *rules.AlertingRule, points []point) al
 // alertKey is the text of the labels of the alert that a series is about. A label whose template expanded to nothing is
 // in the series with the text of the template.
 func alertKey(rule *rules.AlertingRule, series labels.Labels) string {
-	b := labels.NewBuilder(series).Del(labels.MetricName, alertState)
+	b := labels.NewBuilder(series).Del(model.MetricNameLabel, alertState)
 	rule.Labels().Range(func(l labels.Label) {
 		if templated(l.Value) && series.Get(l.Name) == l.Value {
 			b.Del(l.Name)

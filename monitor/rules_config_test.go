@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 )
@@ -81,7 +82,7 @@ func TestRestoreAfterOutage(t *testing.T) {
 	down := time.Now().Add(-5 * time.Minute)
 	for _, name := range []string{"Long", "Short"} {
 		since := down.Add(-15 * time.Minute)
-		n.writeAt(labels.FromStrings(labels.MetricName, "ALERTS_FOR_STATE", "alertname", name), down, float64(since.Unix()))
+		n.writeAt(labels.FromStrings(model.MetricNameLabel, "ALERTS_FOR_STATE", "alertname", name), down, float64(since.Unix()))
 	}
 	n.setRules("groups: [{name: g, rules: [{alert: Long, expr: vector(1), for: 30m}, {alert: Short, expr: vector(1), for: 5m}]}]")
 	for _, other := range nodes {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery"
@@ -73,7 +74,7 @@ type watchedAppender struct {
 }
 
 func (a watchedAppender) Append(ref promstorage.SeriesRef, ls labels.Labels, t int64, v float64) (promstorage.SeriesRef, error) {
-	if ls.Get(labels.MetricName) == "tick" {
+	if ls.Get(model.MetricNameLabel) == "tick" {
 		a.log.mu.Lock()
 		a.log.nodes[t] = append(a.log.nodes[t], a.node)
 		a.log.mu.Unlock()
@@ -180,7 +181,7 @@ func (n *ruleNode) shutdown(ctx context.Context) {
 // write commits a sample of now through n.
 func (n *ruleNode) write(name string, v float64) {
 	n.t.Helper()
-	n.writeAt(labels.FromStrings(labels.MetricName, name), time.Now(), v)
+	n.writeAt(labels.FromStrings(model.MetricNameLabel, name), time.Now(), v)
 }
 
 func (n *ruleNode) writeAt(ls labels.Labels, at time.Time, v float64) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/stretchr/testify/require"
 )
@@ -32,12 +32,12 @@ groups:
     expr: label_replace(vector(1), "one", "two", "", "")
 `, am)
 	first := evaluator(t, nodes)
-	require.Eventually(t, func() bool { ts, _ := first.times(equal(labels.MetricName, "tick")); return len(ts) > 0 }, 30*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { ts, _ := first.times(equal(model.MetricNameLabel, "tick")); return len(ts) > 0 }, 30*time.Second, 20*time.Millisecond)
 	for round := range 8 {
 		n := evaluator(t, nodes)
-		start, _ := n.times(equal(labels.MetricName, "tick"))
+		start, _ := n.times(equal(model.MetricNameLabel, "tick"))
 		require.Eventually(t, func() bool {
-			ts, _ := n.times(equal(labels.MetricName, "tick"))
+			ts, _ := n.times(equal(model.MetricNameLabel, "tick"))
 			return len(ts) > len(start) || n.ruler.Evaluates(t.Context()) != nil
 		}, 30*time.Second, 10*time.Millisecond)
 		if round%4 != 3 {
@@ -56,7 +56,7 @@ groups:
 		"the next leader sends again what fires")
 
 	n := evaluator(t, nodes)
-	ticks, _ := n.times(equal(labels.MetricName, "tick"))
+	ticks, _ := n.times(equal(model.MetricNameLabel, "tick"))
 	for i := 1; i < len(ticks); i++ {
 		require.LessOrEqual(t, ticks[i]-ticks[i-1], 2*interval.Milliseconds(), "slots are missing after %d of %v", i, ticks)
 		require.Zero(t, (ticks[i]-ticks[0])%interval.Milliseconds(), "not a slot")
@@ -66,7 +66,7 @@ groups:
 		require.Len(t, who, 1, "slot %d was evaluated by %v", at, who)
 	}
 	n.log.mu.Unlock()
-	active, since := n.times(equal(labels.MetricName, "ALERTS_FOR_STATE"), equal("alertname", "Held"))
+	active, since := n.times(equal(model.MetricNameLabel, "ALERTS_FOR_STATE"), equal("alertname", "Held"))
 	for _, s := range since {
 		require.Equal(t, since[0], s, "the alert has begun anew: %v at %v", since, active)
 	}
@@ -102,9 +102,9 @@ groups:
 	evaluator(t, nodes).write("gate", 0)
 	for range 3 {
 		n := evaluator(t, nodes)
-		before, _ := n.times(equal(labels.MetricName, "ALERTS"), equal("alertname", "Kept"))
+		before, _ := n.times(equal(model.MetricNameLabel, "ALERTS"), equal("alertname", "Kept"))
 		require.Eventually(t, func() bool {
-			ts, _ := n.times(equal(labels.MetricName, "ALERTS"), equal("alertname", "Kept"))
+			ts, _ := n.times(equal(model.MetricNameLabel, "ALERTS"), equal("alertname", "Kept"))
 			return len(ts) > len(before) || n.ruler.Evaluates(t.Context()) != nil
 		}, 30*time.Second, 10*time.Millisecond)
 		require.NoError(t, n.TransferLeadership(t.Context()))
@@ -173,7 +173,7 @@ groups:
 		require.False(t, a.resolved(), "%+v", a)
 		require.Equal(t, steady[0].StartsAt, a.StartsAt)
 	}
-	ticks, _ := evaluator(t, nodes).times(equal(labels.MetricName, "tick"))
+	ticks, _ := evaluator(t, nodes).times(equal(model.MetricNameLabel, "tick"))
 	for i := 1; i < len(ticks); i++ {
 		require.Equal(t, interval.Milliseconds(), ticks[i]-ticks[i-1], "a slot is missing in %v", ticks)
 	}
@@ -191,14 +191,14 @@ groups:
 `, am)
 	n := evaluator(t, nodes)
 	n.write("gate", 1)
-	require.Eventually(t, func() bool { ts, _ := n.times(equal(labels.MetricName, "copy")); return len(ts) > 0 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { ts, _ := n.times(equal(model.MetricNameLabel, "copy")); return len(ts) > 0 }, 30*time.Second, time.Millisecond)
 	n.write("gate", 0) // right after an evaluation, so that the next leader is the first to see it
 	require.NoError(t, n.TransferLeadership(t.Context()))
 	require.Eventually(t, func() bool {
-		_, vs := evaluator(t, nodes).times(equal(labels.MetricName, "copy"))
+		_, vs := evaluator(t, nodes).times(equal(model.MetricNameLabel, "copy"))
 		return value.IsStaleNaN(vs[len(vs)-1])
 	}, 30*time.Second, 20*time.Millisecond)
-	_, vs := evaluator(t, nodes).times(equal(labels.MetricName, "copy"))
+	_, vs := evaluator(t, nodes).times(equal(model.MetricNameLabel, "copy"))
 	for _, v := range vs[:len(vs)-1] {
 		require.False(t, math.IsNaN(v))
 	}
