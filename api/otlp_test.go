@@ -205,7 +205,13 @@ func TestOTLPFromSDK(t *testing.T) {
 	i.Set(solo.State{ProposeErr: cluster.ErrNoLeader})
 	flushed := make(chan error, 1)
 	go func() { flushed <- provider.ForceFlush(ctx) }()
-	<-refused
+	select {
+	case <-refused:
+	case err := <-flushed:
+		t.Fatalf("acknowledged without a quorum: %v", err)
+	case <-ctx.Done():
+		t.Fatal("no answer")
+	}
 	i.Set(solo.State{})
 	require.NoError(t, <-flushed)
 	require.NoError(t, provider.Shutdown(ctx))

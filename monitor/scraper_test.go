@@ -131,9 +131,9 @@ func TestDiscoveryIsFollowed(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
 	sd := filepath.Join(t.TempDir(), "sd.json")
-	writeTargets(t, sd, 6)
+	writeTargets(t, sd, 20)
 	nodes := startScrapers(t, monitor.ShardSpread, fsm.Settings{}, farmed(f, sd))
-	settled(t, f, 6, func(o map[string]string) bool { return len(ownersOf(o)) > 1 })
+	settled(t, f, 20, ownedBy("n1", "n2", "n3"))
 	writeTargets(t, sd, 0)
 	for _, n := range nodes {
 		require.Eventually(t, func() bool {
@@ -143,12 +143,12 @@ func TestDiscoveryIsFollowed(t *testing.T) {
 					gone++
 				}
 			}
-			return gone == 6
+			return gone == 20
 		}, patience, 100*time.Millisecond)
 		require.Equal(t, []string{"farm"}, n.scraper.Manager().ScrapePools())
 	}
-	writeTargets(t, sd, 9)
-	settled(t, f, 9, func(map[string]string) bool { return true })
+	writeTargets(t, sd, 25)
+	settled(t, f, 25, ownedBy("n1", "n2", "n3"))
 	for _, n := range nodes {
 		n.configure("global: {}")
 		require.Empty(t, n.scraper.Manager().ScrapePools())

@@ -77,11 +77,13 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 		ZeroSamples: o.features.has("created-timestamp-zero-ingestion"),
 	})
 	n.startRemoteRead()
-	if err := n.startShipping(o); err != nil {
-		return nil, err
-	}
 	handler, err := n.newHandler(o, parse)
 	if err != nil {
+		return nil, err
+	}
+	// After rules and scraping, so that it ends before them: it may wait for a remote store, and they must not wait for
+	// their next node meanwhile.
+	if err := n.startShipping(o); err != nil {
 		return nil, err
 	}
 	n.config.add("runtime", func(*config.Config) error { return n.config.config().applyRuntime(o) })

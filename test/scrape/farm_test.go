@@ -63,8 +63,8 @@ func (f *farm) since(at time.Time) map[string][]visit {
 	return out
 }
 
-// owners tells which node alone has scraped each target in the last two intervals and a half.
-func (f *farm) owners() (map[string]string, error) {
+// owners tells which node alone has scraped each of n targets in the last two intervals and a half.
+func (f *farm) owners(n int, interval time.Duration) (map[string]string, error) {
 	out := map[string]string{}
 	for target, visits := range f.since(time.Now().Add(-interval * 5 / 2)) {
 		for _, v := range visits {
@@ -74,8 +74,8 @@ func (f *farm) owners() (map[string]string, error) {
 		}
 		out[target] = visits[0].node
 	}
-	if len(out) != targets {
-		return nil, fmt.Errorf("%d of %d targets were scraped", len(out), targets)
+	if len(out) != n {
+		return nil, fmt.Errorf("%d of %d targets were scraped", len(out), n)
 	}
 	return out, nil
 }

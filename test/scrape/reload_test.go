@@ -38,16 +38,17 @@ func TestReload(t *testing.T) {
 	s.requirePools(nil)
 
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "more"), 0o755))
-	write("sd.json", `[{"targets": ["a.test:80", "b.test:80"], "labels": {"from": "file"}}]`)
+	write("sd.json", `[{"targets": [`+names(20)+`], "labels": {"from": "file"}}]`)
 	write("more/jobs.yml", fmt.Sprintf("scrape_configs:\n- {job_name: found, proxy_from_environment: true, file_sd_configs: [{files: [%q]}]}\n"+
 		"- {job_name: none, file_sd_configs: [{files: [nothing.json]}]}\n", filepath.Join(dir, "sd.json")))
 	s.reload()
 	s.requirePools([]string{"found", "none"})
-	s.requireUp(`count(up{job="found",from="file"} == 1)`, 2)
+	s.requireUp(`count(up{job="found",from="file"} == 1)`, 20)
+	s.settledAt(20, time.Second, "all nodes to scrape", "n1", "n2", "n3")
 
 	// The file of a discovery is watched.
-	write("sd.json", `[{"targets": ["a.test:80", "b.test:80", "c.test:80"]}]`)
-	s.requireUp(`count(up{job="found",from=""} == 1)`, 3)
+	write("sd.json", `[{"targets": [`+names(21)+`]}]`)
+	s.requireUp(`count(up{job="found",from=""} == 1)`, 21)
 	s.requireUp(`count(up{job="found",from="file"}) or vector(0)`, 0)
 
 	write("more/jobs.yml", "scrape_configs: []")

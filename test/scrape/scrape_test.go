@@ -41,15 +41,20 @@ type suite struct {
 	cluster *local.Cluster
 }
 
-func start(t *testing.T) *suite {
-	list := make([]string, targets)
+// names are the addresses of the first n targets, as a list of JSON and YAML.
+func names(n int) string {
+	list := make([]string, n)
 	for i := range list {
-		list[i] = fmt.Sprintf("t%d.test:80", i)
+		list[i] = fmt.Sprintf(`"t%d.test:80"`, i)
 	}
+	return strings.Join(list, ",")
+}
+
+func start(t *testing.T) *suite {
 	path := filepath.Join(t.TempDir(), "prometheus.yml")
 	// With an out-of-order window a late stale marker would not be refused for being late.
 	yaml := fmt.Sprintf("storage: {tsdb: {out_of_order_time_window: 1h}}\nglobal: {scrape_interval: %s, scrape_timeout: %[1]s}\nscrape_configs:\n- job_name: farm\n  proxy_from_environment: true\n"+
-		"  static_configs: [{targets: [%s]}]\n", interval, strings.Join(list, ","))
+		"  static_configs: [{targets: [%s]}]\n", interval, names(targets))
 	require.NoError(t, os.WriteFile(path, []byte(yaml), 0o644))
 	s := &suite{t, newFarm(t), harness.Prepare(t, local.ClusterOptions{Flags: []string{"--config.file=" + path}})}
 	for _, n := range s.cluster.Nodes {
@@ -69,9 +74,14 @@ func (s *suite) startNode(n *local.Server) {
 // settled waits until each target is scraped by one of these nodes alone, each of which has its part.
 func (s *suite) settled(what string, nodes ...string) map[string]string {
 	s.Helper()
+	return s.settledAt(targets, interval, what, nodes...)
+}
+
+func (s *suite) settledAt(n int, interval time.Duration, what string, nodes ...string) map[string]string {
+	s.Helper()
 	var owners map[string]string
 	harness.Await(s.T, patience, what, func(context.Context) (err error) {
-		if owners, err = s.farm.owners(); err != nil {
+		if owners, err = s.farm.owners(n, interval); err != nil {
 			return err
 		}
 		if have := slices.Sorted(maps.Keys(count(owners))); !slices.Equal(have, nodes) {

@@ -25,7 +25,7 @@ func shape(raw []byte, path string) (map[string]bool, error) {
 }
 
 // dataKeys are objects whose keys are data, by their place.
-var dataKeys = []string{"labels", "discoveredLabels", "metric", "alertLabels", "annotations", "seriesLabels"}
+var dataKeys = []string{"labels", "discoveredLabels", "metric", "alertLabels", "annotations", "seriesLabels", "target"}
 
 func describe(v any, at, path string, out map[string]bool) {
 	switch v := v.(type) {

@@ -41,6 +41,9 @@ func buildStock(t *testing.T) string {
 	return bin
 }
 
+// longest bounds one comparison.
+const longest = 20 * time.Second
+
 var errDiffers = errors.New("answers differ")
 
 func TestSideBySide(t *testing.T) {
@@ -62,6 +65,7 @@ func TestSideBySide(t *testing.T) {
 	s := &pair{t: t, stock: stock.Client(), nodes: harness.Clients(t, c.Nodes)}
 	t.Cleanup(s.stock.Close)
 
+	s.compareFlags()
 	end := time.Now().Add(length)
 	s.await("series of both", s.compareSeries)
 	s.await("rules", s.compareRules)
@@ -92,7 +96,7 @@ func (s *pair) await(what string, compare func(ctx context.Context) error) {
 	defer cancel()
 	var last error // says more than that the time is over
 	err := local.Poll(ctx, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, longest)
 		defer cancel()
 		err := compare(ctx)
 		if errors.Is(err, errDiffers) {
