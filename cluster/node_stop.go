@@ -32,13 +32,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 
 func (n *Node) shutdown(ctx context.Context) error {
 	n.StopServing()
-	if n.isLeader() && len(voters(n.servers())) > 1 {
-		tctx, cancel := context.WithTimeout(ctx, stopTransfer)
-		if err := n.TransferLeadership(tctx); err != nil {
-			n.logger.Warn("Leadership was not handed over, the others will elect", "err", err)
-		}
-		cancel()
-	}
+	n.HandOver(ctx)
 	close(n.stopped)
 	n.stopLoops()
 	n.lastSnapshot(ctx)
@@ -49,6 +43,19 @@ func (n *Node) shutdown(ctx context.Context) error {
 	errs = append(errs, n.closeParts(), n.gossip.close(stopLeave))
 	n.logger.Info("Cluster node stopped")
 	return errors.Join(errs...)
+}
+
+// HandOver gives the leadership to another node, if this one has it and there is another, within 3 s. When it fails the
+// others will elect.
+func (n *Node) HandOver(ctx context.Context) {
+	if !n.isLeader() || len(voters(n.servers())) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTransfer)
+	defer cancel()
+	if err := n.TransferLeadership(ctx); err != nil {
+		n.logger.Warn("Leadership was not handed over, the others will elect", "err", err)
+	}
 }
 
 func (n *Node) lastSnapshot(ctx context.Context) {

@@ -150,7 +150,6 @@ func TestFeatures(t *testing.T) {
 	require.NoError(t, o.setFeatures(slog.New(slog.NewTextHandler(&log, nil))))
 	require.True(t, o.features.has("promql-experimental-functions"))
 	require.True(t, o.autoReload)
-	_, err = o.features.parser().ParseExpr("max_of(a, b)")
 	_, unknown := featureSet{}.parser().ParseExpr(`sort_by_label(a, "b")`)
 	require.Error(t, unknown)
 	_, err = o.features.parser().ParseExpr(`sort_by_label(a, "b")`)

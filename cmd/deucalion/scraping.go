@@ -20,7 +20,10 @@ func (n *node) startScraping(o *options, known features.Collector) error {
 	scrape.AlignScrapeTimestamps, scrape.ScrapeTimestampTolerance = o.monitoring.adjustTimestamps, o.monitoring.timestampToler
 	var err error
 	if n.discoveries, err = discovery.CreateAndRegisterSDMetrics(n.registry); err != nil {
-		return err
+		return fmt.Errorf("register service discovery metrics: %w", err)
+	}
+	if err := discovery.RegisterK8sClientMetricsWithPrometheus(n.registry); err != nil {
+		return fmt.Errorf("register Kubernetes client metrics: %w", err)
 	}
 	n.scraper, err = monitor.NewScraper(monitor.ScraperOptions{
 		Cluster:    n.cluster,

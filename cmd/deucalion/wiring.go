@@ -81,6 +81,10 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 	if err != nil {
 		return nil, err
 	}
+	n.stoppers = append(n.stoppers, func(ctx context.Context) error {
+		n.cluster.HandOver(ctx) // so that rules go on elsewhere at once, and not when HTTP is drained here
+		return nil
+	})
 	// After rules and scraping, so that it ends before them: it may wait for a remote store, and they must not wait for
 	// their next node meanwhile.
 	if err := n.startShipping(o); err != nil {
