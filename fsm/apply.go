@@ -43,6 +43,8 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 		err = f.applySettings(p)
 	case kindDigest:
 		err = f.applyDigest(index, p)
+	case kindImport:
+		err = f.applyImport(index, p)
 	case kindNoop:
 	}
 	if err != nil {
@@ -53,8 +55,8 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 
 // String is the value of the metrics label kind.
 func (k kind) String() string {
-	names := [...]string{"", "append", "delete", "clean", "cutoff", "snapshot", "noop", "settings", "digest"}
-	if k == 0 || int(k) >= len(names) {
+	names := [...]string{"", "append", "delete", "clean", "cutoff", "snapshot", "noop", "settings", "digest", kindImport: "import"}
+	if int(k) >= len(names) || names[k] == "" {
 		return "unknown"
 	}
 	return names[k]

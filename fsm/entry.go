@@ -25,6 +25,7 @@ const (
 	kindNoop         kind = 6
 	kindSettings     kind = 7
 	kindDigest       kind = 8
+	kindImport       kind = 10
 )
 
 const (

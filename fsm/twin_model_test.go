@@ -42,6 +42,7 @@ type twinModel struct {
 	exemplars   []modelExemplar // oldest first
 	metadata    map[string][]metadata.Metadata
 	happened    map[string]int
+	imported    map[[2]int64]bool // series and time of what came by an import
 
 	// mu protects the following, which watchers read.
 	mu      sync.RWMutex
@@ -71,7 +72,7 @@ func newModel() *twinModel {
 	return &twinModel{
 		samples: map[int]map[int64]string{}, lives: map[int]map[int64][]life{}, lastT: map[int]int64{}, table: map[int]*modelSeries{},
 		ids: map[int]uint64{}, nextID: 1, dropHorizon: storage.NoTime, maxT: storage.NoTime, cutoff: storage.NoTime,
-		metadata: map[string][]metadata.Metadata{},
+		metadata: map[string][]metadata.Metadata{}, imported: map[[2]int64]bool{},
 	}
 }
 
@@ -167,6 +168,9 @@ func (m *twinModel) sample(s int, x storage.Sample) Reason {
 	case found && old == text(x):
 		return Accepted
 	case found:
+		if m.imported[[2]int64{int64(s), x.T}] {
+			m.happened["write refused for an imported sample"]++
+		}
 		return Duplicate
 	case ok && x.T <= last && m.settings.OutOfOrderWindow == 0:
 		return OutOfOrder
@@ -209,6 +213,10 @@ func (m *twinModel) delete(d Delete) {
 }
 
 func (m *twinModel) remove(s int, t int64) {
+	if k := ([2]int64{int64(s), t}); m.imported[k] {
+		m.happened["imported sample deleted"]++
+		delete(m.imported, k)
+	}
 	delete(m.samples[s], t)
 	ls := m.lives[s][t]
 	ls[len(ls)-1].to = m.index

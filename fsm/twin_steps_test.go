@@ -29,7 +29,9 @@ func (w *twin) step() {
 		w.apply(EncodeClean(fmt.Sprint("clean-", w.n)), nil, false)
 	case k < 14:
 		w.apply(EncodeNoop(), nil, false)
-	case k < 20 && w.previous != nil:
+	case k < 18:
+		w.stepImport()
+	case k < 24 && w.previous != nil:
 		w.stepAppend(slices.Clone(w.previous)) // a client sends a request again
 	default:
 		w.now += rapid.Int64Range(0, 10*minute).Draw(w.T, "advance")
