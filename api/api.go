@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -42,6 +43,8 @@ type Cluster interface {
 	AwaitAll(ctx context.Context, index uint64, task string) error
 	// Digest makes all members hash their data at one index, and compares.
 	Digest(ctx context.Context, ranges []fsm.TimeRange) (*cluster.DigestReport, error)
+	// Import adds the blocks in a tar; see cluster.Node. The report may come with an error.
+	Import(ctx context.Context, tarball io.Reader) (*cluster.ImportReport, error)
 }
 
 // Config is what an API needs. All fields must be given unless they say otherwise.
@@ -63,7 +66,7 @@ type Config struct {
 	ListenAddress string
 	ExternalURL   *url.URL
 	CORSOrigin    *regexp.Regexp
-	// EnableAdmin opens delete_series, clean_tombstones, snapshot and digest.
+	// EnableAdmin opens delete_series, clean_tombstones, snapshot, import and digest.
 	EnableAdmin bool
 	// Consistency is the level of reads that do not name one.
 	Consistency Level

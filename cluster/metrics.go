@@ -83,8 +83,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		importWaiting: f.NewGauge(prometheus.GaugeOpts{
 			Name: "deucalion_raft_import_waiting", Help: "1 while this node applies nothing because the blocks of an import are not here.",
 		}),
-		catchUpFetched:  counter("deucalion_raft_catchup_fetched_bytes_total", "Bytes fetched from other nodes' snapshots."),
-		catchUpKept:     counter("deucalion_raft_catchup_kept_bytes_total", "Bytes of this node's blocks that catch-ups did not have to fetch."),
+		catchUpFetched: counter("deucalion_raft_catchup_fetched_bytes_total", "Bytes fetched from other nodes' snapshots."),
+		catchUpKept:    counter("deucalion_raft_catchup_kept_bytes_total", "Bytes of this node's blocks that catch-ups did not have to fetch."),
 		catchUpTime: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "deucalion_raft_catchup_seconds",
 			Help:    "Time from the offer of a snapshot until all of it was here.",

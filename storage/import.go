@@ -199,4 +199,3 @@ func writeMeta(dir string, m tsdb.BlockMeta) error {
 	}
 	return os.Rename(name+".tmp", name)
 }
-
