@@ -132,6 +132,7 @@ func (n *Node) Import(ctx context.Context, tarball io.Reader) (*ImportReport, er
 		m.drop(x.ID)
 		return nil, err
 	}
+	m.lookAhead(ctx, x)
 	pctx, cancel := context.WithTimeout(ctx, proposeTimeout)
 	defer cancel()
 	res, err := n.Propose(pctx, fsm.EncodeImport(x))

@@ -123,7 +123,9 @@ func (m *imports) fetch(x fsm.Import, from []string) (f *importFetch, mine bool)
 	f = &importFetch{done: make(chan struct{})}
 	m.fetches[x.ID] = f
 	m.node.loop(func(ctx context.Context) {
-		f.err = m.fetchFrom(ctx, x, from)
+		if f.err = m.fetchFrom(ctx, x, from); f.err == nil {
+			m.lookAhead(ctx, x)
+		}
 		m.mu.Lock()
 		delete(m.fetches, x.ID)
 		m.used[x.ID] = time.Now()
@@ -131,6 +133,13 @@ func (m *imports) fetch(x fsm.Import, from []string) (f *importFetch, mine bool)
 		close(f.done)
 	})
 	return f, true
+}
+
+// lookAhead keeps the applier from being held up for long by the import.
+func (m *imports) lookAhead(ctx context.Context, x fsm.Import) {
+	if err := m.node.fsm.LookAhead(ctx, m.path(x.ID), x); err != nil && ctx.Err() == nil {
+		m.logger.Warn("Cannot prepare an import, it will hold up the log for longer", "id", x.ID, "err", err)
+	}
 }
 
 // fetchFrom tries the nodes one after the other. The error wraps errGone if none of them has the files.

@@ -87,11 +87,10 @@ func (f *FSM) PrepareImport(ctx context.Context, src, dst string, maxTime int64)
 		})
 }
 
-// imported is the newest sample of a series in a block.
-type imported struct {
-	labels labels.Labels
-	lastT  int64
-	kind   valueKind
+// LookAhead makes the Import of x, whose blocks lie in dir, take less time; see
+// storage.Store.LookAhead. Not for the applier's goroutine.
+func (f *FSM) LookAhead(ctx context.Context, dir string, x Import) error {
+	return f.store.LookAhead(ctx, dir, x.Blocks)
 }
 
 func (f *FSM) applyImport(index uint64, p []byte) error {
@@ -109,14 +108,13 @@ func (f *FSM) applyImport(index uint64, p []byte) error {
 	if err != nil {
 		return fmt.Errorf("files of import %s: %w", x.ID, err)
 	}
-	var all []imported
-	st, err := f.store.Import(dir, x.Blocks, func(ls labels.Labels, lastT int64, newest chunkenc.Encoding) {
-		all = append(all, imported{ls, lastT, kindOfChunk(newest)})
-	})
+	st, err := f.store.Import(dir, x.Blocks)
+	if err == nil {
+		err = f.extendSeries(dir, x.Blocks)
+	}
 	if err != nil {
 		return err
 	}
-	f.extendSeries(all)
 	f.imports.note(x.ID, st)
 	f.m.imported.WithLabelValues("added").Add(float64(st.Added))
 	f.m.imported.WithLabelValues("duplicate").Add(float64(st.Refused))
@@ -125,32 +123,41 @@ func (f *FSM) applyImport(index uint64, p []byte) error {
 }
 
 // extendSeries makes the newest timestamps bounds of what is stored again: a
-// sample above its series' is accepted without a look. A series that is not in the
-// table and could still be written below its newest sample is added; the others
-// are as if dropped since, see applyCutoff.
-func (f *FSM) extendSeries(all []imported) {
-	for _, x := range all {
-		if x.lastT > f.maxT.Load() {
-			f.maxT.Store(x.lastT)
-		}
+// sample above its series' is accepted without a look. Below the floor that matters
+// only if a wider window lowers it, and a bound for all series will do. Above it,
+// each series gets its own, or a live one could not be written any more.
+func (f *FSM) extendSeries(dir string, blocks []storage.BlockFiles) error {
+	for _, b := range blocks {
+		f.maxT.Store(max(f.maxT.Load(), b.MaxTime-1))
 	}
 	f.updateFloor()
 	t, dropped := f.table.Load(), f.dropHorizon
-	for _, x := range all {
-		s := t.byLabels(x.labels)
-		switch {
-		case s == nil && x.lastT < f.floor:
-			dropped = max(dropped, x.lastT)
+	for _, b := range blocks {
+		if newest := b.MaxTime - 1; newest < f.floor {
+			t.raise(newest)
+			dropped = max(dropped, newest)
 			continue
-		case s == nil:
-			s = t.add(x.labels, f.dropHorizon)
 		}
-		if x.lastT > s.lastT.Load() {
-			s.lastT.Store(x.lastT)
-			s.kind = x.kind
+		err := storage.NewestOf(dir, b, func(ls labels.Labels, lastT int64, newest chunkenc.Encoding) {
+			s := t.byLabels(ls)
+			switch {
+			case s == nil && lastT < f.floor:
+				dropped = max(dropped, lastT) // as if dropped since, see applyCutoff
+				return
+			case s == nil:
+				s = t.add(ls, f.dropHorizon)
+			}
+			if lastT > s.lastT.Load() {
+				s.lastT.Store(lastT)
+				s.kind = kindOfChunk(newest)
+			}
+		})
+		if err != nil {
+			return err
 		}
 	}
 	f.dropHorizon = dropped
+	return nil
 }
 
 func kindOfChunk(e chunkenc.Encoding) valueKind {

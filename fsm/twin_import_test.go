@@ -48,12 +48,45 @@ func (w *twin) stepImport() {
 		x.Blocks = append(x.Blocks, p.BlockFiles)
 		blocks = append(blocks, block)
 	}
+	for _, r := range w.replicas {
+		if w.chance(60, "look ahead") {
+			require.NoError(w, r.f.LookAhead(w.Context(), filepath.Join(string(w.imports), x.ID), x))
+		}
+	}
+	if w.chance(50, "something between") {
+		switch rapid.IntRange(0, 3).Draw(w.T, "what") {
+		case 0:
+			w.stepDelete()
+		case 1:
+			w.stepCutoff()
+		default:
+			w.previous = append(w.drawSamples(), w.conflicts(blocks)...)
+			w.stepAppend(slices.Clone(w.previous))
+		}
+		for _, r := range w.replicas {
+			w.disturb(r)
+		}
+	}
 	e := EncodeImport(x)
 	w.model.next(w, func(m *twinModel) { m.addBlocks(blocks) })
 	w.apply(e, nil, false)
 	if w.chance(30, "retry") { // must have no effect
 		w.apply(e, nil, false)
 	}
+	if w.chance(30, "written afterwards") {
+		w.stepAppend(w.conflicts(blocks))
+	}
+}
+
+// conflicts are writes at some of the times of the blocks.
+func (w *twin) conflicts(blocks []map[int]map[int64]storage.Sample) (out []genSample) {
+	for s, xs := range blocks[0] {
+		for t := range xs {
+			out = append(out, genSample{s, storage.Sample{T: t, V: 77}})
+		}
+	}
+	slices.SortFunc(out, func(a, b genSample) int { return cmp.Or(a.series-b.series, cmp.Compare(a.sample.T, b.sample.T)) })
+	return out[:len(out)/3]
 }
 
 func (w *twin) drawBlock() map[int]map[int64]storage.Sample {
@@ -62,6 +95,7 @@ func (w *twin) drawBlock() map[int]map[int64]storage.Sample {
 	if w.chance(20, "up to now") {
 		end = w.now + rapid.Int64Range(0, 2*minute).Draw(w.T, "ahead")
 	}
+	old := w.chance(60, "old")
 	span := rapid.Int64Range(0, 200*minute).Draw(w.T, "span")
 	put := func(s int, t int64) {
 		if block[s] == nil {
@@ -75,6 +109,9 @@ func (w *twin) drawBlock() map[int]map[int64]storage.Sample {
 			put(s, end-rapid.Int64Range(0, span).Draw(w.T, "back"))
 		}
 		there := slices.Sorted(maps.Keys(w.model.samples[s]))
+		if old {
+			there = slices.DeleteFunc(there, func(t int64) bool { return t > end })
+		}
 		for range min(len(there), rapid.IntRange(0, 6).Draw(w.T, "taken")) {
 			put(s, there[rapid.IntRange(0, len(there)-1).Draw(w.T, "which")])
 		}
@@ -134,11 +171,25 @@ func (m *twinModel) addBlocks(blocks []map[int]map[int64]storage.Sample) {
 	}
 	dropped := m.dropHorizon
 	for _, b := range blocks {
+		newest := int64(math.MinInt64)
+		for _, xs := range b {
+			newest = max(newest, slices.Max(slices.Collect(maps.Keys(xs))))
+		}
+		if newest < m.floor() {
+			for _, row := range m.table {
+				row.lastT = max(row.lastT, newest)
+			}
+			dropped = max(dropped, newest)
+			m.happened["old block imported"]++
+		}
 		for _, s := range slices.SortedFunc(maps.Keys(b), func(a, b int) int { return labels.Compare(seriesLabels(a), seriesLabels(b)) }) {
 			last := slices.Max(slices.Collect(maps.Keys(b[s])))
 			if old, ok := m.lastT[s]; !ok || last > old {
 				m.lastT[s] = last
 				m.happened["newest sample of a series imported"]++
+			}
+			if newest < m.floor() {
+				continue
 			}
 			row := m.table[s]
 			if row == nil && last < m.floor() {

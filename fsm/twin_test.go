@@ -69,7 +69,7 @@ var rareEvents = []string{
 	"series dropped", "dropped id named", "id of no series named", "sent again with labels", "dropped series written again",
 	"window widened after a drop", "exemplar of a dropped series", "chain of snapshots borrowed", "older snapshot restored", "watched during a restore",
 	"own blocks kept", "missed deletes applied to own blocks",
-	"blocks imported", "imported sample lost to another value", "imported sample below the cutoff", "series came with an import",
+	"blocks imported", "old block imported", "imported sample lost to another value", "imported sample below the cutoff", "series came with an import",
 	"newest sample of a series imported", "write refused for an imported sample", "imported sample deleted",
 }
 

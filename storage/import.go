@@ -12,8 +12,10 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
@@ -27,18 +29,16 @@ type ImportStats struct {
 
 // Import adds blocks made by PrepareImport, which lie below dir and stay there:
 // they are hard-linked. What is there already wins, and of two blocks the
-// earlier one. All of it becomes visible at once. visit is called for each series
-// of each block, in order, with the newest sample that the block has of it,
-// whether that is refused or not. Nothing has changed if there is an error.
-// Applier only.
+// earlier one. All of it becomes visible at once. Nothing has changed if there is
+// an error. Applier only.
 //
 // A refused sample gets a tombstone. So from here on the blocks are like all
 // others: queries, deletes, merges and snapshots need to know nothing of imports.
-func (s *Store) Import(dir string, from []BlockFiles, visit func(ls labels.Labels, lastT int64, newest chunkenc.Encoding)) (ImportStats, error) {
+func (s *Store) Import(dir string, from []BlockFiles) (ImportStats, error) {
 	var all ImportStats
 	var fresh []*block
 	for _, f := range from {
-		b, st, err := s.importBlock(filepath.Join(dir, f.ULID.String()), f, fresh, visit)
+		b, st, err := s.importBlock(filepath.Join(dir, f.ULID.String()), f, fresh)
 		if err != nil {
 			closeAll(fresh)
 			return ImportStats{}, fmt.Errorf("import block %s: %w", f.ULID, err)
@@ -60,11 +60,11 @@ func (s *Store) Import(dir string, from []BlockFiles, visit func(ls labels.Label
 // importBlock makes a block of the live directory of the one in src, or none if
 // nothing would be left of it. before are blocks that come first and are not
 // installed yet.
-func (s *Store) importBlock(src string, f BlockFiles, before []*block, visit func(labels.Labels, int64, chunkenc.Encoding)) (*block, ImportStats, error) {
+func (s *Store) importBlock(src string, f BlockFiles, before []*block) (*block, ImportStats, error) {
 	var st ImportStats
 	var stones *tombstones.MemTombstones
 	err := withBlock(src, func(b *tsdb.Block) (err error) {
-		stones, st, err = s.shadowed(b, before, visit)
+		stones, st, err = s.shadowed(b, f.ULID, before)
 		return err
 	})
 	if err != nil || st.Added == 0 {
@@ -86,40 +86,30 @@ func (s *Store) importBlock(src string, f BlockFiles, before []*block, visit fun
 }
 
 // shadowed finds the samples of b that lose against what is there.
-func (s *Store) shadowed(b *tsdb.Block, before []*block, visit func(labels.Labels, int64, chunkenc.Encoding)) (*tombstones.MemTombstones, ImportStats, error) {
+func (s *Store) shadowed(b *tsdb.Block, id ulid.ULID, before []*block) (*tombstones.MemTombstones, ImportStats, error) {
 	q, err := s.querier(b.MinTime(), b.MaxTime()-1, false)
 	if err != nil {
 		return nil, ImportStats{}, err
 	}
 	defer q.Close()
+	known := s.recall(id)
+	q.keep(func(t tier) bool { _, ok := known.seen[t.key()]; return !ok })
 	if err := q.add(before); err != nil {
 		return nil, ImportStats{}, err
 	}
-	all := labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".*")
-	there := q.Select(context.Background(), true, nil, all)
-	stones, st := tombstones.NewMemTombstones(), ImportStats{}
-	more := there.Next()
-	err = eachSeries(b, func(x blockSeries) error {
-		newest, err := x.newest()
-		if err != nil {
-			return err
+	lost, n, err := q.shadow(context.Background(), b, known.lost)
+	stones := tombstones.NewMemTombstones()
+	for ref, ivs := range known.lost {
+		if lost[ref] == nil {
+			stones.AddInterval(ref, ivs...)
 		}
-		visit(x.labels, newest.MaxTime, newest.Chunk.Encoding())
-		for more && labels.Compare(there.At().Labels(), x.labels) < 0 {
-			more = there.Next()
-		}
-		if !more || !labels.Equal(there.At().Labels(), x.labels) {
-			return nil // its chunks need not be read
-		}
-		ivs, n, err := x.shadow(there.At().Iterator(nil))
-		if len(ivs) > 0 {
-			stones.AddInterval(x.ref, ivs...)
-		}
-		st.Refused += n
-		return err
-	})
+	}
+	for ref, ivs := range lost {
+		stones.AddInterval(ref, ivs...)
+	}
+	st := ImportStats{Refused: known.refused + n}
 	st.Added = int64(b.Meta().Stats.NumSamples) - st.Refused
-	return stones, st, errors.Join(err, there.Err())
+	return stones, st, err
 }
 
 // add makes q see blocks that are not installed.
@@ -138,16 +128,50 @@ func (q *querier) add(bs []*block) error {
 	return nil
 }
 
-// shadow returns intervals that hold those n samples of x whose times it has too,
-// and no others.
-func (x blockSeries) shadow(it chunkenc.Iterator) (ivs tombstones.Intervals, n int64, err error) {
+// shadow returns, for each series of b that q has too, intervals that hold the
+// samples of b whose times q has, or that are in known, and no others of b; and
+// how many of them are not in known.
+func (q *querier) shadow(ctx context.Context, b *tsdb.Block, known map[storage.SeriesRef]tombstones.Intervals) (map[storage.SeriesRef]tombstones.Intervals, int64, error) {
+	lost := map[storage.SeriesRef]tombstones.Intervals{}
+	all := labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".*")
+	there := q.Select(ctx, true, nil, all)
+	more, refused := there.Next(), int64(0)
+	if !more {
+		return lost, 0, there.Err()
+	}
+	err := eachSeries(b, func(x blockSeries) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for more && labels.Compare(there.At().Labels(), x.labels) < 0 {
+			more = there.Next()
+		}
+		if !more || !labels.Equal(there.At().Labels(), x.labels) {
+			return nil // its chunks need not be read
+		}
+		ivs, n, err := x.shadow(there.At().Iterator(nil), known[x.ref])
+		if len(ivs) > 0 {
+			lost[x.ref] = ivs
+		}
+		refused += n
+		return err
+	})
+	return lost, refused, errors.Join(err, there.Err())
+}
+
+// shadow is querier.shadow for one series.
+func (x blockSeries) shadow(it chunkenc.Iterator, known tombstones.Intervals) (ivs tombstones.Intervals, n int64, err error) {
 	there, joined := it.Next(), false
 	err = x.times(func(t int64) {
 		for there != chunkenc.ValNone && it.AtT() < t {
 			there = it.Next()
 		}
+		for len(known) > 0 && known[0].Maxt < t {
+			known = known[1:]
+		}
+		old := len(known) > 0 && known[0].Mint <= t
 		switch {
-		case there == chunkenc.ValNone || it.AtT() != t:
+		case !old && (there == chunkenc.ValNone || it.AtT() != t):
 			joined = false
 			return
 		case joined:
@@ -155,7 +179,9 @@ func (x blockSeries) shadow(it chunkenc.Iterator) (ivs tombstones.Intervals, n i
 		default:
 			ivs = append(ivs, tombstones.Interval{Mint: t, Maxt: t})
 		}
-		n++
+		if !old {
+			n++
+		}
 		joined = true
 	})
 	return ivs, n, errors.Join(err, it.Err())

@@ -222,12 +222,19 @@ func (x blockSeries) open(m chunks.Meta) (chunkenc.Chunk, error) {
 	return c, err
 }
 
-// newest opens the last chunk.
-func (x blockSeries) newest() (chunks.Meta, error) {
-	m := x.chunks[len(x.chunks)-1]
-	var err error
-	m.Chunk, err = x.open(m)
-	return m, err
+// NewestOf calls visit for each series of the block below dir, in the order of
+// their labels, with the time of its newest sample and the type of that.
+func NewestOf(dir string, f BlockFiles, visit func(ls labels.Labels, lastT int64, newest chunkenc.Encoding)) error {
+	return withBlock(filepath.Join(dir, f.ULID.String()), func(b *tsdb.Block) error {
+		return eachSeries(b, func(x blockSeries) error {
+			m := x.chunks[len(x.chunks)-1]
+			c, err := x.open(m)
+			if err == nil {
+				visit(x.labels, m.MaxTime, c.Encoding())
+			}
+			return err
+		})
+	})
 }
 
 // times calls f with the timestamp of each sample.
