@@ -121,6 +121,15 @@ func (m *imports) tidyOnce(keep time.Duration) {
 	}
 }
 
+// allApplied tells that this node's log holds no entry of which it is not known yet whether it will be committed. A
+// leader without a quorum may have had one for long; it keeps the files, and so the others can do without.
+func (m *imports) allApplied() bool {
+	last, err := m.node.stores.log.LastIndex()
+	applied, _ := m.node.fsm.Applied()
+	return err == nil && applied >= last
+}
+
+// obsolete tells whether the files of an import are of no use any more.
 func (m *imports) obsolete(id string, keep time.Duration) bool {
 	m.mu.Lock()
 	used, known := m.used[id]
@@ -134,7 +143,7 @@ func (m *imports) obsolete(id string, keep time.Duration) bool {
 	}
 	index, ok := m.marked(id)
 	if !ok {
-		return known && time.Since(used) > keep
+		return known && time.Since(used) > keep && m.allApplied()
 	}
 	first, err := m.node.stores.log.FirstIndex()
 	if err != nil {
