@@ -16,8 +16,8 @@ import (
 )
 
 var (
-	// errGone: the source does not have the snapshot or the file any more.
-	errGone = errors.New("the snapshot is gone")
+	// errGone: the source does not have the snapshot, the import or the file any more.
+	errGone = errors.New("not there any more")
 	// errStalled: no byte came for stallTimeout.
 	errStalled = errors.New("no byte for " + stallTimeout.String())
 )

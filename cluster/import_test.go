@@ -213,3 +213,59 @@ func flipped(t *testing.T, b []byte) []byte {
 	b[i+20] ^= 1
 	return b
 }
+
+// missedImport is a cluster in which the last node was down during an import, and is still.
+func missedImport(t *testing.T) (there []*testNode, down *testNode) {
+	t.Helper()
+	nodes := startCluster(t, nil)
+	waitLevel(t, nodes)
+	leader, rest := leaderOf(t, nodes)
+	rest[1].crash()
+	require.Eventually(t, func() bool {
+		_, err := leader.Import(t.Context(), blockOf(t, 0, 30))
+		return err == nil
+	}, time.Minute, 100*time.Millisecond)
+	return []*testNode{leader, rest[0]}, rest[1]
+}
+
+// A node that cannot have the blocks now waits for them, and can be stopped meanwhile.
+func TestImportAwaited(t *testing.T) {
+	there, down := missedImport(t)
+	hide := func(from, to string) {
+		for _, n := range there {
+			for _, dir := range n.importDirs() {
+				require.NoError(t, os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)))
+				if from == "list" {
+					require.NoError(t, os.WriteFile(filepath.Join(dir, from), []byte("no list"), 0o644))
+				}
+			}
+		}
+	}
+	hide("list", "hidden")
+	for range 2 {
+		down.start()
+		down.eventually("waiting", func() bool { return down.metric("deucalion_raft_import_waiting") == 1 })
+		require.Error(t, down.Ready())
+		down.stop()
+	}
+	down.start()
+	down.eventually("waiting", func() bool { return down.metric("deucalion_raft_import_waiting") == 1 })
+	hide("hidden", "list")
+	down.waitCount(30)
+	down.waitReady()
+	require.Zero(t, down.metric("deucalion_raft_import_waiting"))
+}
+
+// When nobody has the blocks any more, a node that needs them stops, and says why.
+func TestImportLost(t *testing.T) {
+	there, down := missedImport(t)
+	for _, n := range there {
+		require.NoError(t, os.RemoveAll(filepath.Join(n.cfg.Dir, "imports")))
+	}
+	down.start()
+	down.eventually("stopped", func() bool { return down.fsm.Err() != nil })
+	require.ErrorContains(t, down.fsm.Err(), "no member has its files any more")
+	require.Zero(t, down.count())
+	require.ErrorIs(t, down.Ready(), cluster.ErrFSMFailed)
+	require.Equal(t, 30, there[0].count(), "the others go on")
+}
