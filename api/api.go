@@ -51,6 +51,8 @@ type Cluster interface {
 	AskPeer(ctx context.Context, id, method, uri string, header http.Header, body io.Reader) (*http.Response, error)
 	// Digest makes all members hash their data at one index, and compares.
 	Digest(ctx context.Context, ranges []fsm.TimeRange) (*cluster.DigestReport, error)
+	// Import adds the blocks in a tar; see cluster.Node. The report may come with an error.
+	Import(ctx context.Context, tarball io.Reader) (*cluster.ImportReport, error)
 }
 
 // Config is what an API needs. All fields must be given unless they say otherwise.
@@ -78,7 +80,7 @@ type Config struct {
 	CORSOrigin    *regexp.Regexp
 	// RoutePrefix goes before all routes in place of the path of ExternalURL, if it is not "".
 	RoutePrefix string
-	// EnableAdmin opens delete_series, clean_tombstones, snapshot and digest, over HTTP and gRPC.
+	// EnableAdmin opens delete_series, clean_tombstones, snapshot, import and digest, over HTTP, and all but the last two over gRPC.
 	EnableAdmin bool
 	// EnableLifecycle opens /-/reload and /-/quit, and needs the two functions: Reload reads the configuration again and
 	// returns when it is in force, Quit asks the process to end and returns at once.

@@ -76,6 +76,7 @@ func (a *API) ownRoutes(mux *http.ServeMux, b *barrier) {
 	handle("POST PUT DELETE", "/admin/tsdb/delete_series", a.admin(a.deleteSeries))
 	handle("POST PUT", "/admin/tsdb/clean_tombstones", a.admin(a.cleanTombstones))
 	handle("POST PUT", "/admin/tsdb/snapshot", a.admin(a.snapshot))
+	handle("POST PUT", "/admin/tsdb/import", a.admin(a.importBlocks))
 	handle("POST PUT", "/admin/cluster/digest", a.admin(a.digest))
 }
 

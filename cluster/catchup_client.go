@@ -16,8 +16,8 @@ import (
 )
 
 var (
-	// errGone: the source does not have the snapshot or the file any more.
-	errGone = errors.New("the snapshot is gone")
+	// errGone: the source does not have the snapshot, the import or the file any more.
+	errGone = errors.New("not there any more")
 	// errStalled: no byte came for stallTimeout.
 	errStalled = errors.New("no byte for " + stallTimeout.String())
 )
@@ -34,18 +34,22 @@ func newBulkTransport(dial dialFunc) *http.Transport {
 	return t
 }
 
-// openFile asks node id for a file of its snapshot from offset on. The reader fails with errStalled; ctx ends it.
+// openFile asks node id for a file of its snapshot from offset on. See openBulk.
 func (c *rpcClient) openFile(ctx context.Context, id, snapshot, path string, offset int64) (io.ReadCloser, error) {
+	return c.openBulk(ctx, id, rpcSnapshotFile, url.Values{"id": {snapshot}, "path": {path}, "offset": {strconv.FormatInt(offset, 10)}})
+}
+
+// openBulk asks node id for the answer of a call that streams. The reader fails with errStalled; ctx ends it.
+func (c *rpcClient) openBulk(ctx context.Context, id, call string, q url.Values) (io.ReadCloser, error) {
 	addr := c.node.book.lookup(id)
 	if addr == "" {
 		return nil, fmt.Errorf("no address of node %s", id)
 	}
-	q := url.Values{"id": {snapshot}, "path": {path}, "offset": {strconv.FormatInt(offset, 10)}}
 	b := &bulkBody{}
 	ctx, cancel := context.WithCancelCause(ctx)
 	b.ctx, b.cancel = ctx, cancel
 	b.timer = time.AfterFunc(stallTimeout, func() { cancel(errStalled) })
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+rpcPrefix+rpcSnapshotFile+"?"+q.Encode(), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+rpcPrefix+call+"?"+q.Encode(), http.NoBody)
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}

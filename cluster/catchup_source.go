@@ -183,20 +183,28 @@ func (s *source) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("offset beyond the end at %d", size), http.StatusRequestedRangeNotSatisfiable)
 		return
 	}
-	f, err := os.Open(filepath.Join(l.dir, filepath.FromSlash(name)))
+	if sent, err = s.serveFile(w, r, filepath.Join(l.dir, filepath.FromSlash(name)), offset, size); err != nil {
+		panic(http.ErrAbortHandler) // the body is short, and the follower shall know at once
+	}
+}
+
+// serveFile answers with a file of that size from offset on, and returns how much of it was sent; or an error when
+// that is less than was announced.
+func (s *source) serveFile(w http.ResponseWriter, r *http.Request, name string, offset, size int64) (sent int64, err error) {
+	f, err := os.Open(name)
 	if err == nil {
 		defer f.Close()
 		_, err = f.Seek(offset, io.SeekStart)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
+		return 0, nil
 	}
 	w.Header().Set("Content-Length", strconv.FormatInt(size-offset, 10))
 	if sent, err = s.send(r.Context(), w, f, size-offset); err != nil {
-		s.logger.Debug("A transfer of a snapshot's file has ended early", "file", name, "sent", sent, "err", err)
-		panic(http.ErrAbortHandler) // the body is short, and the follower shall know at once
+		s.logger.Debug("A transfer of a file has ended early", "file", name, "sent", sent, "err", err)
 	}
+	return sent, err
 }
 
 // send copies n bytes at the allowed rate.

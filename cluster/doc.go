@@ -31,6 +31,10 @@
 // it has fetched, over connections of their own, the blocks that are not on its disk, and has put them together with
 // its own ones; then it takes the next offer by a rename. See catchup.go.
 //
+// # Imports
+//
+// Blocks that are imported travel beside the log, and an entry names them: see import.go.
+//
 // # Membership
 //
 // Two layers with one direction of trust: gossip (memberlist) finds nodes and says who is alive and under which

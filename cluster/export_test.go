@@ -95,3 +95,6 @@ func (n *Node) DiskSpare() bool { return n.disk.spare.Load() }
 func (c *Config) SetFree(free func() int64) {
 	c.statfs = func(string) (int64, error) { return free(), nil }
 }
+
+// TidyImports removes what no log needs any more.
+func (n *Node) TidyImports() { n.imports.tidyOnce(importKeep) }

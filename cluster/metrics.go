@@ -27,6 +27,8 @@ type metrics struct {
 	catchUps        *prometheus.CounterVec
 	catchUpFailures prometheus.Counter
 	catchUpFetched  prometheus.Counter
+	importFetched   prometheus.Counter
+	importWaiting   prometheus.Gauge
 	catchUpKept     prometheus.Counter
 	catchUpTime     prometheus.Histogram
 
@@ -77,8 +79,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		snapshotSent:    counter("deucalion_raft_snapshot_sent_bytes_total", "Bytes of snapshots' files sent to nodes that are too far behind for the log."),
 		catchUps:        vec("deucalion_raft_catchup_completed_total", "Catch-ups by another node's snapshot that have ended, by result.", "result"),
 		catchUpFailures: counter("deucalion_raft_catchup_failures_total", "Attempts to fetch another node's snapshot that failed and were repeated or given up."),
-		catchUpFetched:  counter("deucalion_raft_catchup_fetched_bytes_total", "Bytes fetched from other nodes' snapshots."),
-		catchUpKept:     counter("deucalion_raft_catchup_kept_bytes_total", "Bytes of this node's blocks that catch-ups did not have to fetch."),
+		importFetched:   counter("deucalion_raft_import_fetched_bytes_total", "Bytes of imported blocks fetched from other nodes."),
+		importWaiting: f.NewGauge(prometheus.GaugeOpts{
+			Name: "deucalion_raft_import_waiting", Help: "1 while this node applies nothing because the blocks of an import are not here.",
+		}),
+		catchUpFetched: counter("deucalion_raft_catchup_fetched_bytes_total", "Bytes fetched from other nodes' snapshots."),
+		catchUpKept:    counter("deucalion_raft_catchup_kept_bytes_total", "Bytes of this node's blocks that catch-ups did not have to fetch."),
 		catchUpTime: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "deucalion_raft_catchup_seconds",
 			Help:    "Time from the offer of a snapshot until all of it was here.",

@@ -35,6 +35,7 @@ type Node struct {
 	snapshots *SnapshotStore
 	source    *source  // gives snapshots to others
 	catchUp   *catchUp // takes them from others
+	imports   *imports
 	raft      *raft.Raft
 	trans     transport
 	book      *addressBook

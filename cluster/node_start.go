@@ -59,6 +59,10 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 	n.persistStop = stop
 	n.source = newSource(n)
 	n.catchUp = newCatchUp(n)
+	if n.imports, err = newImports(n); err != nil {
+		return nil, err
+	}
+	f.SetImportFiles(n.imports)
 	s.attach(id, n.catchUp.receive)
 	n.machine = &raftFSM{fsm: f, ctx: persistCtx, metrics: n.metrics, restored: n.catchUp.poke}
 	defer func() {
@@ -141,6 +145,7 @@ func (n *Node) startLoops() {
 	n.loop(n.takeSnapshots)
 	n.loop(n.source.expire)
 	n.loop(n.catchUp.run)
+	n.loop(n.imports.tidy)
 	n.loop(n.watchFSM)
 	n.loop(n.watchDamage)
 	n.loop(n.gossip.keepJoining)

@@ -38,6 +38,8 @@ const (
 
 	rpcSnapshotFile = "snapshot-file" // GET, streams; see catchup_source.go
 	rpcDigest       = "digest"
+	rpcImport       = "import"
+	rpcImportFile   = "import-file" // GET, streams; see import_fetch.go
 	rpcVerdict      = "digest-verdict"
 )
 
@@ -85,15 +87,20 @@ func newRPCServer(n *Node) *rpcServer {
 	handle(rpcAwait, small, n.handleAwait)
 	handle(rpcPromise, small, n.handlePromise)
 	handle(rpcWhoami, 0, n.handleWhoami)
-	mux.HandleFunc("GET "+rpcPrefix+rpcSnapshotFile, func(w http.ResponseWriter, r *http.Request) {
-		if err := s.check(r); err != nil {
-			refuse(w, err)
-			return
-		}
-		n.source.serve(w, r)
-	})
+	stream := func(name string, h http.HandlerFunc) {
+		mux.HandleFunc("GET "+rpcPrefix+name, func(w http.ResponseWriter, r *http.Request) {
+			if err := s.check(r); err != nil {
+				refuse(w, err)
+				return
+			}
+			h(w, r)
+		})
+	}
+	stream(rpcSnapshotFile, n.source.serve)
+	stream(rpcImportFile, n.imports.serve)
 	mux.HandleFunc(rpcPrefix+rpcPeer+"/", s.servePeer)
 	handle(rpcDigest, small, n.handleDigest)
+	handle(rpcImport, MaxEntryBytes, n.handleImport)
 	handle(rpcVerdict, 1<<20, n.handleVerdict)
 	s.http = &http.Server{
 		Handler:           mux,

@@ -45,6 +45,8 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 		err = f.applyDigest(index, p)
 	case kindShipped:
 		err = f.applyShipped(p)
+	case kindImport:
+		err = f.applyImport(index, p)
 	case kindNoop:
 	}
 	if err != nil {
@@ -56,8 +58,8 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 
 // String is the value of the metrics label kind.
 func (k kind) String() string {
-	names := [...]string{"", "append", "delete", "clean", "cutoff", "snapshot", "noop", "settings", "digest", "shipped"}
-	if k == 0 || int(k) >= len(names) {
+	names := [...]string{"", "append", "delete", "clean", "cutoff", "snapshot", "noop", "settings", "digest", "shipped", "import"}
+	if int(k) >= len(names) || names[k] == "" {
 		return "unknown"
 	}
 	return names[k]

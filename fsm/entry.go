@@ -26,6 +26,7 @@ const (
 	kindSettings     kind = 7
 	kindDigest       kind = 8
 	kindShipped      kind = 9
+	kindImport       kind = 10
 )
 
 const (

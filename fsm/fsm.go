@@ -49,7 +49,7 @@ type FSM struct {
 	maxT        atomic.Int64 // largest timestamp accepted, or storage.NoTime
 	floor       int64        // horizon(maxT, cutoff, window), kept up to date
 	dropHorizon int64        // no series that was dropped had a sample above it
-	requests    requestLog   // ids of deletes that were applied
+	requests    requestLog   // ids of deletes and imports that were applied
 	deletes     deleteLog    // the deletes themselves
 	exemplars   *exemplars
 	metadata    *metadataMap
@@ -64,6 +64,7 @@ type FSM struct {
 	entry appendEntry // decoding buffer, the applier's own
 	hits  []*series   // series of the known samples of the entry, the applier's own
 
+	imports imports
 	tasks   *tasks
 	digests *digests
 	batches sync.Pool // of *Batch

@@ -5,6 +5,7 @@ package fsm
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -155,5 +156,28 @@ func FuzzShipped(f *testing.F) {
 		again, err := decodeShipped(payloadOf(EncodeShipped(s)))
 		require.NoError(t, err)
 		require.Equal(t, s, again)
+	})
+}
+
+// FuzzImport decodes the payload of an import, whose files become names on the disk.
+func FuzzImport(f *testing.F) {
+	seeds(f, "import", payloadOf)
+	huge := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01} // 2^64-1 blocks
+	f.Add(append(appendString(nil, "00000000000000aa"), huge...))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		x, err := decodeImport(p)
+		if err != nil {
+			require.ErrorIs(t, err, ErrFormat)
+			return
+		}
+		for _, b := range x.Blocks {
+			for _, n := range b.Files {
+				require.True(t, filepath.IsLocal(filepath.Join(x.ID, b.ULID.String(), n.Path)))
+				require.NotContains(t, n.Path, "..")
+			}
+		}
+		again, err := decodeImport(payloadOf(EncodeImport(x)))
+		require.NoError(t, err)
+		require.Equal(t, x, again)
 	})
 }

@@ -83,7 +83,7 @@ func TestApplyStops(t *testing.T) {
 		says  string
 	}{
 		"newer version":    {seal(newer), "must be upgraded"},
-		"unknown kind":     {seal(newEntry(kindShipped + 1)), "must be upgraded"},
+		"unknown kind":     {seal(newEntry(kindImport + 1)), "must be upgraded"},
 		"kind zero":        {seal(newEntry(0)), "must be upgraded"},
 		"empty":            {nil, "0 bytes"},
 		"too short":        {EncodeNoop()[:5], "5 bytes"},

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -20,6 +21,8 @@ import (
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/record"
 	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/storage"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew: only for a new format, old ones must stay readable")
@@ -123,6 +126,15 @@ func goldenShipped() Shipped {
 	return Shipped{Positions: map[string]uint64{"a": 1 << 40, "b": 0}, Forget: []string{"c", "ü"}}
 }
 
+func goldenImport() Import {
+	return Import{ID: "00000000000000aa", Blocks: []storage.BlockFiles{
+		{ULID: ulid.MustParse("01HZZZZZZZZZZZZZZZZZZZZZZZ"), MinTime: -base, MaxTime: base, Files: []storage.File{
+			{Path: "chunks/000001", Size: 1 << 33, CRC32C: 0xdeadbeef}, {Path: "index", Size: 77, CRC32C: 1}, {Path: "meta.json", Size: 300}, {Path: "tombstones", Size: 9, CRC32C: 2},
+		}},
+		{ULID: ulid.MustParse("01J00000000000000000000000"), MinTime: 5, MaxTime: 6, Files: []storage.File{{Path: "index"}}},
+	}}
+}
+
 func goldenSettings() Settings {
 	return Settings{OutOfOrderWindow: 90 * time.Minute, MaxExemplars: 1000, ClusterID: "c-1", MinVersion: 1}
 }
@@ -182,6 +194,10 @@ func TestGoldenOtherKinds(t *testing.T) {
 	sh, err = decodeShipped(payload("shipped-empty", EncodeShipped(Shipped{}), kindShipped))
 	require.NoError(t, err)
 	require.Equal(t, Shipped{}, sh)
+
+	imp, err := decodeImport(payload("import", EncodeImport(goldenImport()), kindImport))
+	require.NoError(t, err)
+	require.Equal(t, goldenImport(), imp)
 
 	require.Empty(t, payload("noop", EncodeNoop(), kindNoop))
 

@@ -9,7 +9,7 @@ import "fmt"
 // raised whenever the log may hold something that older binaries cannot read: a
 // new kind of entry, or a new meaning of an old one. What a cluster may use is
 // Settings.MinVersion, which its leader raises once every member knows it.
-const Level = 3
+const Level = 4
 
 // kindLevels tells at which level each kind appeared. A kind that is not in it is
 // unknown.
@@ -23,6 +23,7 @@ var kindLevels = [...]uint32{
 	kindSettings:     1,
 	kindDigest:       2,
 	kindShipped:      3,
+	kindImport:       4,
 }
 
 // level is 0 for an unknown kind.

@@ -13,10 +13,10 @@ import (
 
 // The numbers are on disk and on the wire.
 func TestLevels(t *testing.T) {
-	require.EqualValues(t, 3, Level)
+	require.EqualValues(t, 4, Level)
 	for k, want := range map[kind]uint32{
 		0: 0, kindAppend: 1, kindDelete: 1, kindClean: 1, kindCutoff: 1, kindUserSnapshot: 1, kindNoop: 1, kindSettings: 1,
-		kindDigest: 2, kindShipped: 3, kindShipped + 1: 0, 255: 0,
+		kindDigest: 2, kindShipped: 3, kindImport: 4, kindImport + 1: 0, 255: 0,
 	} {
 		require.Equal(t, want, k.level(), k)
 		require.Equal(t, want, EntryLevel([]byte{entryVersion, byte(k)}))

@@ -17,6 +17,7 @@ type metrics struct {
 	refused          *prometheus.CounterVec
 	samples          prometheus.Counter
 	unknownIDs       prometheus.Counter
+	imported         *prometheus.CounterVec
 	seriesDropped    prometheus.Counter
 	predecided       *prometheus.CounterVec
 	snapshotHold     prometheus.Histogram
@@ -56,6 +57,7 @@ func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
 		refused:       p.NewCounterVec(opts("samples_refused_total", "Samples of applied entries that were refused."), []string{"reason"}),
 		samples:       p.NewCounter(opts("samples_applied_total", "Samples of applied entries that were accepted, retries included.")),
 		unknownIDs:    p.NewCounter(opts("unknown_id_entries_total", "Entries refused as a whole because they named a series that was dropped.")),
+		imported:      p.NewCounterVec(opts("samples_imported_total", "Samples of imported blocks, by what became of them."), []string{"result"}),
 		seriesDropped: p.NewCounter(opts("series_dropped_total", "Idle series dropped from the series table.")),
 		predecided:    p.NewCounterVec(opts("samples_predecided_total", "Samples that this node, as proposer, kept out of the log because its own state decides them."), []string{"reason"}),
 		snapshotHold: p.NewHistogram(prometheus.HistogramOpts{
@@ -72,6 +74,9 @@ func newMetrics(reg prometheus.Registerer, f *FSM) *metrics {
 	}
 	for _, r := range []Reason{TooOld, OutOfOrder, Duplicate, Invalid} {
 		m.refused.WithLabelValues(r.String())
+	}
+	for _, r := range []string{"added", "duplicate"} {
+		m.imported.WithLabelValues(r)
 	}
 	for _, r := range []string{TooOld.String(), Duplicate.String(), "retry"} {
 		m.predecided.WithLabelValues(r)

@@ -149,6 +149,17 @@ func (t *table) dropIdle(limit int64) (dropped int) {
 	return dropped
 }
 
+// raise makes t the least newest timestamp of all series. Applier only.
+func (t *table) raise(lastT int64) {
+	for _, p := range t.pages {
+		for _, s := range p.series {
+			if s != nil && s.lastT.Load() < lastT {
+				s.lastT.Store(lastT)
+			}
+		}
+	}
+}
+
 func (t *table) unlink(s *series, slot **series) {
 	s.dropped.Store(true)
 	h := t.hash(s.labels)

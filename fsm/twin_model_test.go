@@ -43,6 +43,7 @@ type twinModel struct {
 	metadata    map[string][]metadata.Metadata
 	shipped     map[string]uint64
 	happened    map[string]int
+	imported    map[[2]int64]bool // series and time of what came by an import
 
 	// mu protects the following, which watchers read.
 	mu      sync.RWMutex
@@ -72,7 +73,7 @@ func newModel() *twinModel {
 	return &twinModel{
 		samples: map[int]map[int64]string{}, lives: map[int]map[int64][]life{}, lastT: map[int]int64{}, table: map[int]*modelSeries{},
 		ids: map[int]uint64{}, nextID: 1, dropHorizon: storage.NoTime, maxT: storage.NoTime, cutoff: storage.NoTime,
-		metadata: map[string][]metadata.Metadata{}, shipped: map[string]uint64{},
+		metadata: map[string][]metadata.Metadata{}, shipped: map[string]uint64{}, imported: map[[2]int64]bool{},
 	}
 }
 
@@ -168,6 +169,9 @@ func (m *twinModel) sample(s int, x storage.Sample) Reason {
 	case found && old == text(x):
 		return Accepted
 	case found:
+		if m.imported[[2]int64{int64(s), x.T}] {
+			m.happened["write refused for an imported sample"]++
+		}
 		return Duplicate
 	case ok && x.T <= last && m.settings.OutOfOrderWindow == 0:
 		return OutOfOrder
@@ -210,6 +214,10 @@ func (m *twinModel) delete(d Delete) {
 }
 
 func (m *twinModel) remove(s int, t int64) {
+	if k := ([2]int64{int64(s), t}); m.imported[k] {
+		m.happened["imported sample deleted"]++
+		delete(m.imported, k)
+	}
 	delete(m.samples[s], t)
 	ls := m.lives[s][t]
 	ls[len(ls)-1].to = m.index

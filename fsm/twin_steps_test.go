@@ -31,7 +31,9 @@ func (w *twin) step() {
 		w.apply(EncodeNoop(), nil, false)
 	case k < 16:
 		w.stepShipped()
-	case k < 20 && w.previous != nil:
+	case k < 20:
+		w.stepImport()
+	case k < 26 && w.previous != nil:
 		w.stepAppend(slices.Clone(w.previous)) // a client sends a request again
 	default:
 		w.now += rapid.Int64Range(0, 10*minute).Draw(w.T, "advance")

@@ -69,6 +69,8 @@ var rareEvents = []string{
 	"series dropped", "dropped id named", "id of no series named", "sent again with labels", "dropped series written again",
 	"window widened after a drop", "exemplar of a dropped series", "chain of snapshots borrowed", "older snapshot restored", "watched during a restore",
 	"own blocks kept", "missed deletes applied to own blocks",
+	"blocks imported", "old block imported", "imported sample lost to another value", "imported sample below the cutoff", "series came with an import",
+	"newest sample of a series imported", "write refused for an imported sample", "imported sample deleted",
 }
 
 func envInt(name string, def int) int {
@@ -126,6 +128,7 @@ type twin struct {
 	previous []genSample
 	begun    atomic.Int64 // newest entry that a replica may have begun to apply
 	happened map[string]int
+	imports  importFiles
 	watchers []*watcher
 	onError  func(format string, args ...any)
 }
@@ -140,7 +143,8 @@ func (w *twin) Errorf(format string, args ...any) {
 func newTwin(rt *rapid.T, t *testing.T) *twin {
 	dir, err := os.MkdirTemp(t.TempDir(), "twin")
 	require.NoError(rt, err)
-	w := &twin{T: rt, dir: dir, model: newModel(), now: 10_000 * minute, happened: map[string]int{}}
+	w := &twin{T: rt, dir: dir, model: newModel(), now: 10_000 * minute, happened: map[string]int{}, imports: importFiles(filepath.Join(dir, "imports"))}
+	require.NoError(rt, os.Mkdir(string(w.imports), 0o777))
 	w.model.happened = w.happened
 	for _, s := range schedules {
 		r := &replica{schedule: s, dir: filepath.Join(dir, s.name)}
@@ -170,6 +174,7 @@ func (w *twin) open(r *replica, from string) *FSM {
 	}
 	f, err := Open(o, from)
 	require.NoError(w, err)
+	f.SetImportFiles(w.imports)
 	return f
 }
 

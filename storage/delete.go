@@ -58,6 +58,7 @@ func (s *Store) Delete(mint, maxt int64, selectors ...[]*labels.Matcher) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.deletes++
 	for _, m := range s.frozen {
 		if err := m.deleteLocked(d); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
@@ -44,6 +45,8 @@ type Store struct {
 	spare     *memtable   // made in the background, so that a freeze need not wait for the disk
 	jobs      map[*job]struct{}
 	unlinked  map[*Snapshot]struct{} // snapshots that are not released, see Snapshot.pinned
+	ahead     map[ulid.ULID]*ahead   // of blocks that are to be imported
+	deletes   uint64                 // grows with each Delete
 	drained   *sync.Cond             // a frozen memtable went away; L is mu
 	closed    bool
 
@@ -62,6 +65,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{
 		opts: o, pool: chunkenc.NewPool(), jobs: map[*job]struct{}{}, unlinked: map[*Snapshot]struct{}{},
+		ahead:     map[ulid.ULID]*ahead{},
 		kickFlush: make(chan struct{}, 1), kickMerge: make(chan struct{}, 1),
 		kickScrub: make(chan struct{}, 1),
 	}
@@ -124,6 +128,8 @@ func (s *Store) Reset(dir string, from []BlockFiles, cutoff, maxT int64) error {
 	for j := range s.jobs {
 		j.dead = true
 	}
+	s.ahead = map[ulid.ULID]*ahead{}
+	s.deletes++
 	s.cutoff.Store(cutoff)
 	s.activeSince = maxT
 	s.drained.Broadcast()

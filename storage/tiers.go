@@ -17,6 +17,7 @@ type tier struct {
 	m          *memtable // nil for a block
 	mint, maxt int64     // closed bounds of its samples
 	stones     bool      // it may hold deleted samples
+	live       bool      // it goes on changing
 }
 
 // within tells whether the index of the tier alone answers which labels have
@@ -43,7 +44,7 @@ func (s *Store) tiersLocked(mint, maxt int64) []tier {
 	if m := s.active; m != nil && !m.empty() {
 		if lo, hi := m.bounds(); lo <= maxt && mint <= hi {
 			m.acquire()
-			ts = append(ts, tier{r: m.liveReader(mint, maxt), m: m, mint: lo, maxt: hi})
+			ts = append(ts, tier{r: m.liveReader(mint, maxt), m: m, mint: lo, maxt: hi, live: true})
 		}
 	}
 	return ts

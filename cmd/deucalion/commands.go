@@ -11,7 +11,8 @@ import (
 // commandsHelp is part of the help text: the commands are no part of the server's flags, so that none of its flags
 // appears in theirs.
 const commandsHelp = `Without a command it is a server. Commands, each with a --help of its own:
-  deucalion digest   compare the data of all nodes`
+  deucalion digest   compare the data of all nodes
+  deucalion import   import blocks of Prometheus or Thanos`
 
 type commandFunc func(ctx context.Context, args []string, stdout, stderr io.Writer) int
 
@@ -20,6 +21,8 @@ func command(name string) (commandFunc, bool) {
 	switch name {
 	case "digest":
 		return runDigest, true
+	case "import":
+		return runImport, true
 	}
 	return nil, false
 }

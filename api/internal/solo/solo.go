@@ -34,10 +34,11 @@ type Node struct {
 
 // State is how the node behaves.
 type State struct {
-	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr, DigestErr error
-	Staleness                                               time.Duration
-	NoLeader                                                bool
-	Panic                                                   bool // of Nodes
+	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr, DigestErr, ImportErr error
+	ImportIndex                                                        uint64 // of the report of an import; 0: none
+	Staleness                                                          time.Duration
+	NoLeader                                                           bool
+	Panic                                                              bool // of Nodes
 }
 
 // New opens a state machine in a temporary directory.
@@ -162,4 +163,14 @@ func (n *Node) AskPeer(ctx context.Context, id, method, uri string, header http.
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
 	return w.Result(), nil
+}
+
+// Import takes any body, and says how many bytes it had.
+func (n *Node) Import(_ context.Context, tarball io.Reader) (*cluster.ImportReport, error) {
+	size, err := io.Copy(io.Discard, tarball)
+	if err != nil {
+		return nil, err
+	}
+	s := n.now()
+	return &cluster.ImportReport{Index: s.ImportIndex, Samples: uint64(size), Duplicates: 1}, s.ImportErr
 }

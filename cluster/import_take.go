@@ -1,0 +1,133 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/storage"
+)
+
+const (
+	maxImportBlocks = 1024
+	// maxImportFiles bounds the files of an import: 512 MiB each, mostly.
+	maxImportFiles = 1 << 16
+)
+
+// blockFile is what may be in a tar: the files of a block, below any directory. The block is the directory.
+var blockFile = regexp.MustCompile(`^(.*/|)(meta\.json|index|tombstones|chunks/[0-9]{6})$`)
+
+// take makes x.Blocks of the blocks in the tar.
+func (m *imports) take(ctx context.Context, x *fsm.Import, tarball io.Reader) (*ImportReport, error) {
+	up := m.path(x.ID) + uploadSuffix
+	defer func() {
+		if err := os.RemoveAll(up); err != nil {
+			m.logger.Error("Cannot remove what was uploaded", "dir", up, "err", err)
+		}
+	}()
+	n, err := m.unpack(ctx, up, tarball)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(m.path(x.ID), 0o755); err != nil {
+		return nil, err
+	}
+	newest := time.Now().Add(maxImportAhead).UnixMilli()
+	r := &ImportReport{}
+	for i := range n {
+		p, err := m.node.fsm.PrepareImport(ctx, filepath.Join(up, strconv.Itoa(i)), m.path(x.ID), newest)
+		if errors.Is(err, storage.ErrImport) {
+			return nil, fmt.Errorf("%w: %w", ErrImportRefused, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		x.Blocks = append(x.Blocks, p.BlockFiles)
+		r.Samples += p.Samples
+		r.Blocks = append(r.Blocks, ImportedBlock{p.ULID.String(), p.MinTime, p.MaxTime, p.Series, p.Samples})
+	}
+	return r, m.finish(*x)
+}
+
+// unpack puts the n blocks of the tar into directories named 0 to n-1.
+func (m *imports) unpack(ctx context.Context, dir string, tarball io.Reader) (n int, err error) {
+	blocks := map[string]int{}
+	in := tar.NewReader(tarball)
+	for files := 0; ; {
+		h, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err := errors.Join(err, ctx.Err()); err != nil {
+			return 0, fmt.Errorf("%w: read tar: %w", ErrImportRefused, err)
+		}
+		if h.Typeflag == tar.TypeDir {
+			continue
+		}
+		name := path.Clean(h.Name)
+		parts := blockFile.FindStringSubmatch(name)
+		if h.Typeflag != tar.TypeReg || parts == nil || !filepath.IsLocal(filepath.FromSlash(name)) {
+			return 0, fmt.Errorf("%w: %q is not a file of a block", ErrImportRefused, h.Name)
+		}
+		k, known := blocks[parts[1]]
+		if !known {
+			k = len(blocks)
+			blocks[parts[1]] = k
+		}
+		if files++; files > maxImportFiles || len(blocks) > maxImportBlocks {
+			return 0, fmt.Errorf("%w: more than %d blocks or %d files", ErrImportRefused, maxImportBlocks, maxImportFiles)
+		}
+		if err := m.room(2 * h.Size); err != nil { // it is written anew
+			return 0, err
+		}
+		if err := unpackFile(filepath.Join(dir, strconv.Itoa(k), filepath.FromSlash(parts[2])), in, h.Size); err != nil {
+			return 0, err
+		}
+	}
+	if len(blocks) == 0 {
+		return 0, fmt.Errorf("%w: no block in the tar", ErrImportRefused)
+	}
+	return len(blocks), nil
+}
+
+func unpackFile(name string, in io.Reader, size int64) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%w: %s is twice in the tar", ErrImportRefused, filepath.Base(name))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(f, in, size)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: the tar is cut off", ErrImportRefused)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// room tells whether bytes more may be put on this disk.
+func (m *imports) room(bytes int64) error {
+	free, err := m.node.disk.statfs(m.dir)
+	if err != nil {
+		return nil // where it cannot be told, the disk's watcher warns
+	}
+	if want := bytes + m.node.disk.min; free < want {
+		return fmt.Errorf("%w: %d bytes free, the import needs %d", ErrDiskFull, free, want)
+	}
+	return nil
+}
