@@ -28,11 +28,12 @@ DEUCALION_TWIN_RUNS      ?= 100
 DEUCALION_TWIN_ENTRIES   ?= 200
 DEUCALION_CRASH_ROUNDS   ?= 100
 DEUCALION_PARTITION_TIME ?= 30m
+DEUCALION_SIDEBYSIDE_TIME ?= 10m
 FUZZTIME                 ?= 10s
 BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e kill crash alerts partitions plants twin clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e kill crash alerts partitions plants sidebyside twin clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -81,6 +82,9 @@ kill: ## the kill -9 loop, DEUCALION_KILL_LOOPS (100) faults; DEUCALION_RACE=1 f
 
 crash: ## nodes die at every crash point in turn, DEUCALION_CRASH_ROUNDS (100) times; DEUCALION_RACE=1 as above
 	DEUCALION_CRASH_ROUNDS=$(DEUCALION_CRASH_ROUNDS) $(GO) test -timeout 120m -count 1 -v -run '^TestCrashPoints$$' ./test/crash
+
+sidebyside: ## a cluster and a stock Prometheus of the same release on one configuration, for DEUCALION_SIDEBYSIDE_TIME (10m)
+	DEUCALION_SIDEBYSIDE_TIME=$(DEUCALION_SIDEBYSIDE_TIME) $(GO) test -timeout 60m -count 1 -v ./test/sidebyside
 
 alerts: ## leaders killed every 20 s while a real Alertmanager counts, for DEUCALION_ALERTS_SECONDS (300)
 	test/scripts/debian-prometheus.sh
