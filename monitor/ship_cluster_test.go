@@ -187,7 +187,7 @@ func TestShipThroughFailovers(t *testing.T) {
 	to.await(t, acked...)
 	skipped := 0.0
 	for _, n := range nodes {
-		skipped += gathered(t, n.conf.Registerer.(*prometheus.Registry), "deucalion_remote_write_skipped_entries_total")
+		skipped += gathered(t, n.conf.Registerer.(*prometheus.Registry), "deucalion_remote_storage_skipped_entries_total")
 	}
 	t.Logf("%d samples acknowledged, all arrived, %d repeated, %v entries skipped", len(acked), to.repeats(), skipped)
 	require.Zero(t, skipped)

@@ -38,13 +38,13 @@ func newShipMetrics(reg prometheus.Registerer, f *fsm.FSM) *shipMetrics {
 		return p.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
 	m := &shipMetrics{
-		position: gauge("deucalion_remote_write_position", "Log index up to which everything has been delivered to the remote store. On the leader only."),
-		behind:   gauge("deucalion_remote_write_behind_entries", "Log entries that the queue of the remote store has not taken up yet. On the leader only."),
-		skipped:  counter("deucalion_remote_write_skipped_entries_total", "Log entries that the remote store will never get, for this node's log does not hold them any more.", "remote_name"),
-		lost:     counter("deucalion_remote_write_lost_samples_total", "Samples that the remote store will never get, for their series had been dropped from the series table before they were read.", "remote_name"),
-		rewinds:  counter("deucalion_remote_write_rewinds_total", "Times a queue had thrown data away, which was then read and sent again.", "remote_name"),
-		refused:  counter("deucalion_remote_write_repeats_refused_total", "Samples that the remote store refused while they may have been sent before, by an earlier leader.", "remote_name"),
-		failures: counter("deucalion_remote_write_failures_total", "Failed steps of shipping, which are tried again: read (of the log), queue (start of one), position (noting it in the log).", "step"),
+		position: gauge("deucalion_remote_storage_position", "Log index up to which everything has been delivered to the remote store. On the leader only."),
+		behind:   gauge("deucalion_remote_storage_behind_entries", "Log entries that the queue of the remote store has not taken up yet. On the leader only."),
+		skipped:  counter("deucalion_remote_storage_skipped_entries_total", "Log entries that the remote store will never get, for this node's log does not hold them any more.", "remote_name"),
+		lost:     counter("deucalion_remote_storage_lost_samples_total", "Samples that the remote store will never get, for their series had been dropped from the series table before they were read.", "remote_name"),
+		rewinds:  counter("deucalion_remote_storage_rewinds_total", "Times a queue had thrown data away, which was then read and sent again.", "remote_name"),
+		refused:  counter("deucalion_remote_storage_repeats_refused_total", "Samples that the remote store refused while they may have been sent before, by an earlier leader.", "remote_name"),
+		failures: counter("deucalion_remote_storage_failures_total", "Failed steps of shipping, which are tried again: read (of the log), queue (start of one), position (noting it in the log).", "step"),
 		queues:   map[*queue]struct{}{},
 	}
 	for _, step := range []string{"read", "queue", "position"} {

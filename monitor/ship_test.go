@@ -128,7 +128,7 @@ func TestShipRewinds(t *testing.T) {
 	to.set(0)
 	to.await(t, want, s.add("m", 2000, 2))
 	require.Eventually(t, func() bool { return to.seen()[want] > 1 }, shipPatience, 5*time.Millisecond, "sent again")
-	require.Positive(t, s.metric("deucalion_remote_write_rewinds_total"))
+	require.Positive(t, s.metric("deucalion_remote_storage_rewinds_total"))
 }
 
 // loseData makes the running queue look as if its shards had been stopped by force.
@@ -157,7 +157,7 @@ func TestShipSkipsWhatTheLogHasNot(t *testing.T) {
 	s.lead()
 	to.await(t, there)
 	require.NotContains(t, to.seen(), gone)
-	require.Positive(t, s.metric("deucalion_remote_write_skipped_entries_total"))
+	require.Positive(t, s.metric("deucalion_remote_storage_skipped_entries_total"))
 }
 
 // A new remote store begins now; one whose section changes goes on where it was; one that is gone gets nothing.
@@ -261,5 +261,5 @@ func TestShipPastRefusedRepeats(t *testing.T) {
 	require.NotContains(t, to.seen(), want[0])
 	to.await(t, s.add("m0", 5000, 1))
 	require.Zero(t, s.metric("prometheus_remote_storage_samples_failed_total"))
-	require.Equal(t, 6.0, s.metric("deucalion_remote_write_repeats_refused_total"))
+	require.Equal(t, 6.0, s.metric("deucalion_remote_storage_repeats_refused_total"))
 }

@@ -9,8 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -39,7 +42,7 @@ var dependent = []string{"DeucalionLogWriteSlow"}
 
 // TestAgainstNodes scrapes three nodes under load as Prometheus does, and evaluates all expressions on that.
 func TestAgainstNodes(t *testing.T) {
-	c := harness.New(t)
+	c := harness.New(t, withRemoteStore(t))
 	harness.Leader(t, c)
 	db := teststorage.New(t)
 	have := known{}
@@ -71,6 +74,17 @@ func TestAgainstNodes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// withRemoteStore writes a configuration with a store that takes everything, and gives the flag for it: some metrics
+// are of such stores.
+func withRemoteStore(t *testing.T) string {
+	t.Helper()
+	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	t.Cleanup(store.Close)
+	path := filepath.Join(t.TempDir(), "prometheus.yml")
+	require.NoError(t, os.WriteFile(path, []byte("remote_write: [{url: '"+store.URL+"', name: store}]\n"), 0o644))
+	return "--config.file=" + path
 }
 
 // load does a little of everything that a node counts.
