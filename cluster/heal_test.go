@@ -34,9 +34,9 @@ func fillStores(t *testing.T, s *stores, entries uint64) {
 	}
 }
 
-// verify is what a start does after opening.
-func (s *stores) verify() error {
-	n := &Node{snapshots: &SnapshotStore{}, logger: discard, amnesia: &amnesia{}}
+// verify is what a start does after opening the stores in dir/raft.
+func (s *stores) verify(dir string) error {
+	n := &Node{cfg: Config{Dir: dir}, snapshots: &SnapshotStore{}, logger: discard, amnesia: &amnesia{}}
 	return n.verifyStores(s)
 }
 
@@ -95,7 +95,7 @@ func flipped(t *testing.T, whole, rel, kind string, good []byte, at int, bit byt
 	s, err := openTestStores(t, dir, kind)
 	if err == nil {
 		defer s.Close()
-		err = s.verify()
+		err = s.verify(filepath.Dir(dir))
 	}
 	if err != nil {
 		require.ErrorIs(t, err, ErrDamaged, name)
@@ -134,7 +134,7 @@ func TestLogEnd(t *testing.T) {
 		require.NoError(t, s.log.DeleteRange(15, 20)) // a conflict
 		require.NoError(t, s.Close())
 		s = reopen()
-		require.NoError(t, s.verify())
+		require.NoError(t, s.verify(filepath.Dir(dir)))
 		mark, _ := s.base.end.get()
 		require.Equal(t, uint64(14), mark)
 		require.NoError(t, s.log.StoreLog(&raft.Log{Index: 15, Term: 1, Data: []byte("x")}))
@@ -144,16 +144,16 @@ func TestLogEnd(t *testing.T) {
 		require.NoError(t, s.base.logStore.DeleteRange(15, 15)) // behind its back
 		require.NoError(t, s.Close())
 		s = reopen()
-		err := s.verify()
+		err := s.verify(filepath.Dir(dir))
 		require.ErrorIs(t, err, ErrDamaged)
 		require.ErrorContains(t, err, "entry 15 was durable")
 
 		// An installed snapshot replaces it all.
 		require.NoError(t, s.log.DeleteRange(1, 14))
-		require.NoError(t, s.verify())
+		require.NoError(t, s.verify(filepath.Dir(dir)))
 		require.NoError(t, s.Close())
 		s = reopen()
-		require.NoError(t, s.verify())
+		require.NoError(t, s.verify(filepath.Dir(dir)))
 		require.NoError(t, s.Close())
 	}
 }
