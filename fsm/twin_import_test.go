@@ -73,7 +73,7 @@ func (w *twin) stepImport() {
 	if w.chance(30, "retry") { // must have no effect
 		w.apply(e, nil, false)
 	}
-	if w.chance(30, "written afterwards") {
+	if w.chance(70, "written afterwards") {
 		w.stepAppend(w.conflicts(blocks))
 	}
 }
@@ -86,16 +86,21 @@ func (w *twin) conflicts(blocks []map[int]map[int64]storage.Sample) (out []genSa
 		}
 	}
 	slices.SortFunc(out, func(a, b genSample) int { return cmp.Or(a.series-b.series, cmp.Compare(a.sample.T, b.sample.T)) })
-	return out[:len(out)/3]
+	return out[:(len(out)+1)/2]
 }
 
 func (w *twin) drawBlock() map[int]map[int64]storage.Sample {
 	block := map[int]map[int64]storage.Sample{}
 	end := w.now - rapid.Int64Range(0, 500*minute).Draw(w.T, "end")
-	if w.chance(20, "up to now") {
+	if w.chance(40, "up to now") {
 		end = w.now + rapid.Int64Range(0, 2*minute).Draw(w.T, "ahead")
 	}
 	old := w.chance(60, "old")
+	for _, limit := range []int64{w.model.floor(), w.model.cutoff} {
+		if old && limit > storage.NoTime/2 && w.chance(40, "below the limit") {
+			end = min(end, limit-1-rapid.Int64Range(0, 100*minute).Draw(w.T, "below"))
+		}
+	}
 	span := rapid.Int64Range(0, 200*minute).Draw(w.T, "span")
 	put := func(s int, t int64) {
 		if block[s] == nil {
