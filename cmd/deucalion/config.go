@@ -58,6 +58,7 @@ func loadConfig(o *options, parse parser.Parser, logger *slog.Logger) (*configur
 	if err := rules.ParseFiles(c.file.RuleFiles, c.file.GlobalConfig.MetricNameValidationScheme, parse, logger); err != nil {
 		return nil, fmt.Errorf("rule files: %w", err)
 	}
+	warnIgnored(c.file, logger)
 	if r := c.file.StorageConfig.TSDBConfig.Retention; r.Time == 0 && r.Size == 0 && r.Percentage == 0 {
 		flags := o.retention()
 		r.Time, r.Size = model.Duration(flags.time), units.Base2Bytes(flags.size)

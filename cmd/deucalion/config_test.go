@@ -135,6 +135,23 @@ func TestConfigHash(t *testing.T) {
 	}
 }
 
+func TestConfigWarns(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yml")
+	for text, warns := range map[string]int{
+		"storage: {tsdb: {stale_series_compaction_threshold: 0.5, chunk_encoding: {floats: xor2}}}": 2,
+		"storage: {tsdb: {chunk_encoding: {floats: xor}}}":                                          0,
+		"": 0,
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		o, err := parse(t, "--config.file="+file)
+		require.NoError(t, err)
+		var log bytes.Buffer
+		_, err = loadConfig(o, o.features.parser(), slog.New(slog.NewTextHandler(&log, nil)))
+		require.NoError(t, err)
+		require.Equal(t, warns, strings.Count(log.String(), "This setting of the configuration file has no effect"), text)
+	}
+}
+
 func TestConfigErrorEndsTheProgram(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.yml")
 	require.NoError(t, os.WriteFile(file, []byte("global: {scrape_interval: x}"), 0o600))
