@@ -70,13 +70,16 @@ func (n *shipNode) restart(grace bool) {
 func (n *shipNode) write(ctx context.Context, i int) (string, error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	ls := labels.FromStrings("__name__", "m", "i", fmt.Sprint(i%100))
+	ls := labels.FromStrings("__name__", "m", "i", fmt.Sprint(i%99)) // a series has one of three writers, so all comes in order
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_, err := shipBatch(ctx, n.fsm, n.node, func(b *fsm.Batch) {
+	out, err := shipBatch(ctx, n.fsm, n.node, func(b *fsm.Batch) {
 		b.Series(nil, ls)
 		b.Float(int64(1_000_000+i), float64(i))
 	})
+	if err == nil && len(out.Refused) > 0 {
+		n.t.Errorf("sample %d is refused: %v", i, out.Refused)
+	}
 	return fmt.Sprintf("%s %d %v", ls, 1_000_000+i, float64(i)), err
 }
 
