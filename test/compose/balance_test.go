@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,6 +105,7 @@ func (b *balancer) await(t *testing.T, node int, want string) {
 func TestBalancer(t *testing.T) {
 	c := harness.New(t)
 	b := startBalancer(t, c.Nodes)
+	var written atomic.Int64
 	for i := range c.Nodes {
 		b.await(t, i, "UP")
 	}
@@ -125,7 +127,7 @@ func TestBalancer(t *testing.T) {
 				victim = c.Followers(leader)[0]
 			}
 			i := slices.Index(c.Nodes, victim)
-			w := startWork(t, b.Server)
+			w := startWork(t, b.Server, &written)
 			w.await(t, 20)
 			begin := time.Now()
 			require.NoError(t, tc.fail(victim))
@@ -138,7 +140,7 @@ func TestBalancer(t *testing.T) {
 			w.stop(t)
 		})
 	}
-	requireWritten(t, c)
+	requireWritten(t, c, written.Load())
 	cl := client.New("http://" + b.monitoring)
 	defer cl.Close()
 	resp, err := cl.Get(t.Context(), "/metrics", nil)

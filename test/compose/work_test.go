@@ -27,23 +27,21 @@ const (
 	readers = 4
 )
 
-// written counts the samples that were acknowledged, over all works of a process.
-var written atomic.Int64
-
 // work is what clients do all the time, each one after the other: some write, some ask.
 type work struct {
-	counts [writers + readers]atomic.Int64
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	written *atomic.Int64 // samples acknowledged, of all works
+	counts  [writers + readers]atomic.Int64
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
 
 	mu   sync.Mutex // protects errs
 	errs []error
 }
 
-// startWork calls the server until stop, with a client for each writer and reader.
-func startWork(t *testing.T, s *local.Server) *work {
+// startWork calls the server until stop, with a client for each writer and reader, and adds to written.
+func startWork(t *testing.T, s *local.Server, written *atomic.Int64) *work {
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &work{cancel: cancel}
+	w := &work{written: written, cancel: cancel}
 	t.Cleanup(func() { // a test that has failed before stop
 		cancel()
 		w.wg.Wait()
@@ -55,7 +53,7 @@ func startWork(t *testing.T, s *local.Server) *work {
 			for n := 0; ctx.Err() == nil; n++ {
 				var err error
 				if i < writers {
-					err = write(ctx, cl, fmt.Sprintf("%s-%d-%d", t.Name(), i, n))
+					err = w.write(ctx, cl, fmt.Sprintf("%s-%d-%d", t.Name(), i, n))
 				} else {
 					err = ask(ctx, cl, n)
 				}
@@ -77,7 +75,7 @@ func startWork(t *testing.T, s *local.Server) *work {
 
 // write sends a sample of a series of its own. What has failed so that it may be repeated is sent once more, as
 // Prometheus's queues do after 30 ms.
-func write(ctx context.Context, cl *client.Client, name string) error {
+func (w *work) write(ctx context.Context, cl *client.Client, name string) error {
 	body, err := client.Encode([]prompb.TimeSeries{{
 		Labels:  client.Labels("__name__", "balanced", "name", name),
 		Samples: []prompb.Sample{{Timestamp: time.Now().UnixMilli(), Value: 1}},
@@ -95,7 +93,7 @@ func write(ctx context.Context, cl *client.Client, name string) error {
 	if err := resp.Err(); err != nil {
 		return err
 	}
-	written.Add(1)
+	w.written.Add(1)
 	return nil
 }
 
@@ -141,10 +139,10 @@ func (w *work) stop(t *testing.T) {
 }
 
 // requireWritten insists that all nodes have what was acknowledged.
-func requireWritten(t *testing.T, c *local.Cluster) {
+func requireWritten(t *testing.T, c *local.Cluster, acknowledged int64) {
 	t.Helper()
-	require.Positive(t, written.Load())
+	require.Positive(t, acknowledged)
 	for _, n := range c.Nodes {
-		require.GreaterOrEqual(t, int64(harness.ReadAll(t, n).Len()), written.Load(), n.Name)
+		require.GreaterOrEqual(t, int64(harness.ReadAll(t, n).Len()), acknowledged, n.Name)
 	}
 }
