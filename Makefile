@@ -33,13 +33,26 @@ FUZZTIME                 ?= 10s
 BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e kill crash alerts partitions plants sidebyside twin clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e kill crash alerts partitions plants sidebyside twin image image-root compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 build: ## bin/deucalion and bin/deucalion-bench, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+# What the image holds: bin/image/root is root's, bin/image/owned the user's.
+image-root: ## bin/image, the files of the container image
+	rm -rf bin/image
+	mkdir -p bin/image/owned/data bin/image/root/bin bin/image/root/etc/prometheus bin/image/root/etc/ssl/certs
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/image/root/bin/ ./cmd/deucalion
+	cp deploy/docker/prometheus.yml bin/image/root/etc/prometheus/
+	cp /etc/ssl/certs/ca-certificates.crt bin/image/root/etc/ssl/certs/
+
+image: $(if $(filter prebuilt,$(TARGET)),image-root) ## container image deucalion:VERSION; TARGET=prebuilt compiles outside and needs no registry
+	docker build --file deploy/docker/Dockerfile --target $(or $(TARGET),release) --tag deucalion:$(VERSION) \
+	  --build-arg VERSION='$(VERSION)' --build-arg REVISION='$(REVISION)' --build-arg BRANCH='$(BRANCH)' \
+	  --build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" .
 
 run: build ## one node on :9090, data in data/
 	bin/deucalion --storage.tsdb.path=data
@@ -92,6 +105,9 @@ alerts: ## leaders killed every 20 s while a real Alertmanager counts, for DEUCA
 
 partitions: ## three nodes under load while their network is cut in every way, for DEUCALION_PARTITION_TIME (30m)
 	TMPDIR=$(UNITTMP) DEUCALION_PARTITION_TIME=$(DEUCALION_PARTITION_TIME) $(GO) test -timeout 300m -count 1 -v -run '^TestPartitions$$' ./cluster
+
+compose-test: ## the nodes of deploy/compose in containers; installs and starts Debian's Docker Engine if none runs, for which it must be root
+	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 $(GO) test -timeout 20m -count 1 -v ./test/compose
 
 plants: ## switches on planted defects one by one and shows the suite that finds each
 	test/scripts/plants.sh

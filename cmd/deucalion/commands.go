@@ -11,8 +11,9 @@ import (
 // commandsHelp is part of the help text: the commands are no part of the server's flags, so that none of its flags
 // appears in theirs.
 const commandsHelp = `Without a command it is a server. Commands, each with a --help of its own:
-  deucalion digest   compare the data of all nodes
-  deucalion import   import blocks of Prometheus or Thanos`
+  deucalion digest        compare the data of all nodes
+  deucalion healthcheck   ask a node whether it is ready
+  deucalion import        import blocks of Prometheus or Thanos`
 
 type commandFunc func(ctx context.Context, args []string, stdout, stderr io.Writer) int
 
@@ -21,6 +22,8 @@ func command(name string) (commandFunc, bool) {
 	switch name {
 	case "digest":
 		return runDigest, true
+	case "healthcheck":
+		return runHealthcheck, true
 	case "import":
 		return runImport, true
 	}
