@@ -19,8 +19,8 @@ skip-log-fsync        cluster     TestPowerLoss                   -
 apply-twice           cluster     TestReplayBeginsAtTheSnapshot   -
 lose-delete-at-flush  storage     TestDeleteRacesFlush            -
 lose-delete-at-merge  storage     TestDeleteRacesMerge            -
-forget-out-of-order   fsm         TestTwin                        DEUCALION_TWIN_RUNS=2
-restore-keeps-tables  fsm         TestTwin                        DEUCALION_TWIN_RUNS=2
+forget-out-of-order   fsm         TestTwin                        DEUCALION_TWIN_RUNS=3
+restore-keeps-tables  fsm         TestTwin                        DEUCALION_TWIN_RUNS=3
 stale-series-ref      storage     TestStaleRef                    -
 ignore-checksum       fsm         TestSnapshotDamage              -
 ignore-log-checksum   cluster     TestEveryFlippedBitIsFound      -
