@@ -16,7 +16,6 @@ import (
 
 	"github.com/alecthomas/units"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
@@ -47,7 +46,7 @@ func loadConfig(o *options, parse parser.Parser, logger *slog.Logger) (*configur
 	if path == "" {
 		c.file, err = config.Load("", logger)
 	} else {
-		c.file, err = config.LoadFile(path, false, promslog.NewNopLogger())
+		c.file, err = config.LoadFile(path, false, logger)
 	}
 	if err != nil {
 		return nil, err

@@ -10,8 +10,8 @@ import (
 	"github.com/deucaliondb/deucalion/monitor"
 )
 
-// startShipping sends what is committed to the remote_write stores of the configuration file. It comes before all that
-// writes, so that it ends after that: the last samples are sent, too.
+// startShipping sends what is committed to the remote_write stores of the configuration file. It comes after scraping and
+// rules, so that it ends before them; what they still write is sent by the next leader, from the position noted here.
 func (n *node) startShipping(o *options) error {
 	s, err := monitor.NewShipper(monitor.ShipperOptions{
 		Log: n.cluster, FSM: n.fsm, Dir: o.dataDir,
