@@ -3,11 +3,7 @@
 
 package cluster
 
-import (
-	"maps"
-
-	"github.com/hashicorp/raft"
-)
+import "maps"
 
 // AttributeConfigHash is a hash of a node's configuration files, which the status of the cluster shows.
 const AttributeConfigHash = "config"
@@ -65,14 +61,4 @@ func (n *Node) MembersChanged() <-chan struct{} {
 	n.gossip.mu.Lock()
 	defer n.gossip.mu.Unlock()
 	return n.gossip.moving
-}
-
-// IsVoter tells whether this node votes.
-func (n *Node) IsVoter() bool {
-	for _, s := range n.servers() {
-		if string(s.ID) == n.id {
-			return s.Suffrage == raft.Voter
-		}
-	}
-	return false
 }
