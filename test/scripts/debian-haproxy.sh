@@ -20,4 +20,5 @@ if ! command -v haproxy >/dev/null; then
   "${sudo[@]}" apt-get update -qq </dev/null
   "${sudo[@]}" apt-get install -y -qq --no-install-recommends haproxy </dev/null
 fi
-haproxy -v | head -n 1
+# Not head: it would close the pipe while the other still writes, and pipefail would call that an error.
+haproxy -v | sed -n 1p

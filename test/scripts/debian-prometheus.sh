@@ -25,6 +25,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   "${sudo[@]}" apt-get update -qq </dev/null
   "${sudo[@]}" apt-get install -y -qq --no-install-recommends prometheus prometheus-node-exporter prometheus-alertmanager </dev/null
 fi
-prometheus --version 2>&1 | head -n 1
-prometheus-node-exporter --version 2>&1 | head -n 1
-prometheus-alertmanager --version 2>&1 | head -n 1
+# Not head: it would close the pipe while the other still writes, and pipefail would call that an error.
+prometheus --version 2>&1 | sed -n 1p
+prometheus-node-exporter --version 2>&1 | sed -n 1p
+prometheus-alertmanager --version 2>&1 | sed -n 1p
