@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -20,10 +21,17 @@ type ClusterOptions struct {
 	Bin   string   // the deucalion binary
 	Dir   string   // data and logs of all nodes are made below it
 	Nodes int      // 0 means three
+	Hosts []Host   // of the nodes, one each; nil puts all on loopback
 	Flags []string // for every node, after those which the cluster needs itself
 }
 
-// Cluster is a set of nodes on loopback, each with data directory and ports of its own that last until Close.
+// Host is a place for a node with an address of its own, where it gets the default ports.
+type Host struct {
+	Addr    string   // IP address
+	Command []string // starts a program there: the program and its arguments follow
+}
+
+// Cluster is a set of nodes, each with data directory and addresses of its own that last until Close.
 type Cluster struct {
 	Nodes []*Server // in order of their ids: n1, n2, ...
 
@@ -36,16 +44,16 @@ func NewCluster(o ClusterOptions) (*Cluster, error) {
 		o.Nodes = 3
 	}
 	c := &Cluster{}
-	gossip := make([]string, o.Nodes)
-	for i := range gossip {
-		port, err := c.ports.Take()
-		if err != nil {
+	all := make([]addresses, o.Nodes)
+	for i := range all {
+		var err error
+		if all[i], err = c.addresses(o, i); err != nil {
+			c.ports.Release()
 			return nil, err
 		}
-		gossip[i] = address(port)
 	}
 	for i := range o.Nodes {
-		node, err := c.node(o, i, gossip)
+		node, err := c.node(o, i, all)
 		if err != nil {
 			c.ports.Release()
 			return nil, err
@@ -55,35 +63,50 @@ func NewCluster(o ClusterOptions) (*Cluster, error) {
 	return c, nil
 }
 
-func (c *Cluster) node(o ClusterOptions, i int, gossip []string) (*Server, error) {
+// addresses of a node: host:port.
+type addresses struct{ web, raft, gossip string }
+
+func (c *Cluster) addresses(o ClusterOptions, i int) (addresses, error) {
+	if o.Hosts != nil {
+		host := o.Hosts[i].Addr
+		return addresses{web: host + ":9090", raft: host + ":9190", gossip: host + ":9191"}, nil
+	}
+	var out [3]string
+	for k := range out {
+		port, err := c.ports.Take()
+		if err != nil {
+			return addresses{}, err
+		}
+		out[k] = address(port)
+	}
+	return addresses{web: out[0], raft: out[1], gossip: out[2]}, nil
+}
+
+func (c *Cluster) node(o ClusterOptions, i int, all []addresses) (*Server, error) {
 	name := fmt.Sprintf("n%d", i+1)
-	web, err := c.ports.Take()
-	if err != nil {
-		return nil, err
-	}
-	raft, err := c.ports.Take()
-	if err != nil {
-		return nil, err
-	}
 	s := &Server{
 		Name: name,
-		Addr: address(web),
+		Addr: all[i].web,
 		Dir:  filepath.Join(o.Dir, name),
 		Log:  filepath.Join(o.Dir, name+".log"),
 		bin:  o.Bin,
 	}
-	s.args = []string{
-		"--node.id=" + name,
-		"--storage.tsdb.path=" + s.Dir,
-		"--web.listen-address=" + s.Addr,
-		"--cluster.listen-address=" + address(raft),
-		"--cluster.gossip-listen-address=" + gossip[i],
-		fmt.Sprintf("--cluster.bootstrap-expect=%d", o.Nodes),
-		"--web.enable-admin-api",
+	if o.Hosts != nil {
+		command := o.Hosts[i].Command
+		s.bin, s.args = command[0], append(slices.Clone(command[1:]), o.Bin)
 	}
-	for j, peer := range gossip {
+	s.args = append(s.args,
+		"--node.id="+name,
+		"--storage.tsdb.path="+s.Dir,
+		"--web.listen-address="+s.Addr,
+		"--cluster.listen-address="+all[i].raft,
+		"--cluster.gossip-listen-address="+all[i].gossip,
+		fmt.Sprintf("--cluster.bootstrap-expect=%d", min(o.Nodes, 3)),
+		"--web.enable-admin-api",
+	)
+	for j, peer := range all {
 		if j != i {
-			s.args = append(s.args, "--cluster.peer="+peer)
+			s.args = append(s.args, "--cluster.peer="+peer.gossip)
 		}
 	}
 	s.args = append(s.args, o.Flags...)
