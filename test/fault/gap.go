@@ -16,6 +16,12 @@ type Gap struct {
 	halted bool
 }
 
+// Gaps are those of a run: of acknowledged writes, of reads of the default level through the balancer, and of
+// linearizable reads from anybody.
+type Gaps struct{ Writes, Reads, Linear Gap }
+
+func (g *Gaps) all() []*Gap { return []*Gap{&g.Writes, &g.Reads, &g.Linear} }
+
 // Mark tells of a success.
 func (g *Gap) Mark() {
 	g.mu.Lock()

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/deucaliondb/deucalion/test/local"
 	"github.com/deucaliondb/deucalion/test/netns"
@@ -141,7 +140,7 @@ func (s *Namespaces) Close() error {
 		errs = append(errs, s.cluster.Close())
 	}
 	if s.balancer != nil {
-		errs = append(errs, s.balancer.Stop(10*time.Second))
+		errs = append(errs, s.balancer.Kill())
 	}
 	for _, dir := range s.mounted {
 		errs = append(errs, syscall.Unmount(dir, syscall.MNT_DETACH))
