@@ -94,7 +94,7 @@ e2e: ## the main job against Debian's Prometheus, which is installed when it is 
 faults: ## the fault suite on nodes in network namespaces for DEUCALION_FAULT_SECONDS (1800), as root; DEUCALION_FAULT_SEED, _ONLY and _REPORT, see test/fault
 	test/scripts/debian-haproxy.sh
 	test/scripts/debian-netns.sh
-	DEUCALION_FAULT_SECONDS=$(DEUCALION_FAULT_SECONDS) $(GO) test -timeout 0 -count 1 -v -run '^TestNamespaces$$' ./test/fault
+	DEUCALION_FAULT_REQUIRED=1 DEUCALION_FAULT_SECONDS=$(DEUCALION_FAULT_SECONDS) $(GO) test -timeout 0 -count 1 -v -run '^TestNamespaces$$' ./test/fault
 
 kill: ## the kill -9 loop, DEUCALION_KILL_LOOPS (100) faults; DEUCALION_RACE=1 for nodes with the race detector
 	DEUCALION_KILL_LOOPS=$(DEUCALION_KILL_LOOPS) $(GO) test -timeout 120m -count 1 -v -run '^TestKill$$' ./test/kill
