@@ -20,8 +20,8 @@ const (
 )
 
 // keepMembers is the leader's reconciliation of the Raft configuration with gossip: new members become non-voters,
-// those that have caught up become voters. It never removes anybody: a member that is silent may be back in a minute,
-// with its vote.
+// those that have caught up become voters. It removes nobody: a member that is silent may be back in a minute, with its
+// vote. That is for an operator to decide, see RemovePeer.
 //
 // Changed addresses are not written into the configuration. Nobody needs them there: every node looks addresses up in
 // gossip, then in what it noted itself (gossip_seen.go), and only then in the configuration. And raft v1.7.3 has a
@@ -41,6 +41,10 @@ func (n *Node) keepMembers(ctx context.Context) {
 
 // reconcile makes at most one change; the next one follows in a second.
 func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
+	if !n.changing.TryLock() {
+		return nil
+	}
+	defer n.changing.Unlock()
 	known := make(map[string]raft.Server)
 	for _, s := range n.servers() {
 		known[string(s.ID)] = s

@@ -163,7 +163,7 @@ func TestLeaderScrapes(t *testing.T) {
 	nodes := startScrapers(t, monitor.ShardLeader, fsm.Settings{}, farmed(f, sd))
 	leader := leaderOf(t, nodes)
 	settled(t, f, 10, ownedBy(leader.ID()))
-	require.NoError(t, leader.TransferLeadership(t.Context()))
+	require.NoError(t, leader.TransferLeadership(t.Context(), ""))
 	next := leaderOf(t, slices.DeleteFunc(slices.Clone(nodes), func(n *scrapeNode) bool { return n == leader }))
 	settled(t, f, 10, ownedBy(next.ID()))
 	for series, values := range next.samples("answer") {
