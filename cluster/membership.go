@@ -58,7 +58,7 @@ func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
 				n.logger.Error("A node is too old to join, upgrade it", "id", m.ID, "version", m.Version,
 					"knows_level", m.knownLevel(), "cluster_level", n.fsm.Settings().MinVersion)
 			}
-		case !ok && m.mayJoin(ours):
+		case !ok && (m.mayJoin(ours) || n.emptied(ctx, m)):
 			n.logger.Info("Adding a node as non-voter", "id", m.ID, "address", m.RaftAddress)
 			return n.change(ctx, n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddress), 0, changeTimeout))
 		case ok && s.Suffrage != raft.Voter && n.caughtUp(ctx, m.ID, good):
@@ -74,6 +74,19 @@ func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
 // is asked again a second later.
 func (m member) mayJoin(cluster string) bool {
 	return m.ClusterID == cluster || m.ClusterID == "" && !m.HasState
+}
+
+// emptied tells whether m has an empty log and only seems to have state: it knows a term, because a leader has spoken to
+// it before it was a member. Raft does that once more after the removal of a node, which may have been wiped meanwhile.
+// One that forms a cluster of its own is not recovering.
+func (n *Node) emptied(ctx context.Context, m member) bool {
+	if m.ClusterID != "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, membersEvery)
+	defer cancel()
+	r, err := n.report(ctx, m.ID)
+	return err == nil && r.Recovering != "" && r.LastIndex == 0 && len(r.Voters) == 0
 }
 
 func (n *Node) change(ctx context.Context, f raft.IndexFuture) error {
