@@ -15,7 +15,7 @@ import (
 
 func TestTransferLeadership(t *testing.T) {
 	nodes := startCluster(t, nil)
-	leader, rest := leaderOf(t, nodes)
+	leader, _ := leaderOf(t, nodes)
 	require.NoError(t, leader.TransferLeadership(t.Context(), ""))
 	id, _ := leader.Leader()
 	require.NotEqual(t, leader.ID(), id)
@@ -26,7 +26,7 @@ func TestTransferLeadership(t *testing.T) {
 
 	// To a named node, asked of each node; the answer comes when that node knows it.
 	for i, asked := range nodes {
-		_, rest = leaderOf(t, nodes)
+		_, rest := leaderOf(t, nodes)
 		to := rest[i%2]
 		require.NoError(t, asked.TransferLeadership(t.Context(), to.ID()))
 		id, ok := asked.Leader()
