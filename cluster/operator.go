@@ -8,8 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
+
+const changeGrace = time.Second
 
 // changeRequest is what an operator asks of the leader.
 type changeRequest struct {
@@ -35,7 +38,7 @@ func (n *Node) atLeader(ctx context.Context, call, id string, here changeFunc) (
 	r := changeRequest{ID: id, By: n.id}
 	for tries = 1; ; tries++ {
 		changed := n.leaderChanged()
-		reply, err = n.tryLeader(ctx, call, r, here)
+		reply, err = n.tryLeader(ctx, call, r, here, changed)
 		if err == nil || final(err) || errors.Is(err, ErrUnknownNode) || errors.Is(err, ErrRefused) || errors.Is(err, ErrTransfer) {
 			return reply, tries, err
 		}
@@ -51,7 +54,9 @@ func (n *Node) atLeader(ctx context.Context, call, id string, here changeFunc) (
 	}
 }
 
-func (n *Node) tryLeader(ctx context.Context, call string, r changeRequest, here changeFunc) (reply changeReply, err error) {
+// tryLeader asks the leader of this moment. When that changes, which is what a transfer is for, its answer is waited for
+// no longer than changeGrace: it may be frozen, and its connection silent.
+func (n *Node) tryLeader(ctx context.Context, call string, r changeRequest, here changeFunc, changed <-chan struct{}) (reply changeReply, err error) {
 	switch {
 	case n.isStopped():
 		return reply, ErrStopped
@@ -64,6 +69,19 @@ func (n *Node) tryLeader(ctx context.Context, call string, r changeRequest, here
 	if !ok || leader == n.id { // Raft has just changed its mind
 		return reply, errors.New("no leader is known")
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		select {
+		case <-changed:
+			sleep(ctx, changeGrace)
+		case <-n.stopped:
+		case <-ctx.Done():
+		}
+		cancel()
+	})
 	err = n.client.callJSON(ctx, leader, call, r, &reply)
 	return reply, err
 }

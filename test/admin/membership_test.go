@@ -68,6 +68,16 @@ func TestTransferLeaderCommand(t *testing.T) {
 	out, code = deucalion(t, n, "transfer-leader", "--id=n9")
 	require.Equal(t, 1, code, out)
 	require.Contains(t, out, "404 Not Found")
+
+	// A leader that hangs is not waited for: the others elect, and one of them has the leadership then.
+	old = harness.Leader(t, c)
+	n, _ = follower(t, c)
+	require.NoError(t, old.Pause())
+	defer func() { require.NoError(t, old.Resume()) }()
+	begin := time.Now()
+	out, code = deucalion(t, n, "transfer-leader", "--id="+n.Name)
+	require.Zero(t, code, out)
+	t.Logf("%s after %s", out, time.Since(begin))
 }
 
 // TestRemovePeerCommand kills a node and removes it from the cluster, which goes on as one of two. Then the node comes
