@@ -53,6 +53,10 @@ type Cluster interface {
 	Digest(ctx context.Context, ranges []fsm.TimeRange) (*cluster.DigestReport, error)
 	// Import adds the blocks in a tar; see cluster.Node. The report may come with an error.
 	Import(ctx context.Context, tarball io.Reader) (*cluster.ImportReport, error)
+	// TransferLeadership moves the leadership to a node, "" being the best; see cluster.Node.
+	TransferLeadership(ctx context.Context, id string) error
+	// RemovePeer takes a dead node out of the cluster, and returns the log index of that; see cluster.Node.
+	RemovePeer(ctx context.Context, id string) (index uint64, err error)
 }
 
 // Config is what an API needs. All fields must be given unless they say otherwise.
@@ -80,7 +84,8 @@ type Config struct {
 	CORSOrigin    *regexp.Regexp
 	// RoutePrefix goes before all routes in place of the path of ExternalURL, if it is not "".
 	RoutePrefix string
-	// EnableAdmin opens delete_series, clean_tombstones, snapshot, import and digest, over HTTP, and all but the last two over gRPC.
+	// EnableAdmin opens delete_series, clean_tombstones and snapshot, over HTTP and gRPC, and over HTTP import, digest,
+	// transfer_leader and remove_peer.
 	EnableAdmin bool
 	// EnableLifecycle opens /-/reload and /-/quit, and needs the two functions: Reload reads the configuration again and
 	// returns when it is in force, Quit asks the process to end and returns at once.

@@ -52,6 +52,7 @@ type Node struct {
 	started  time.Time
 
 	transferring atomic.Bool   // a leadership transfer of ours is under way
+	changing     sync.Mutex    // held by a change of the members, see removeHere
 	draining     atomic.Bool   // StopServing was called
 	stopped      chan struct{} // closed when proposals are refused
 	dead         chan struct{} // closed when Raft has ended: its futures may never answer

@@ -161,7 +161,7 @@ func TestLeaderScrapes(t *testing.T) {
 	for end := time.Now().Add(2 * patience); ; {
 		leader = leaderOf(t, nodes)
 		settled(t, f, 10, ownedBy(leader.ID()))
-		err := leader.TransferLeadership(t.Context())
+		err := leader.TransferLeadership(t.Context(), "")
 		if err == nil {
 			break
 		}

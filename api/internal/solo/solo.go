@@ -34,11 +34,11 @@ type Node struct {
 
 // State is how the node behaves.
 type State struct {
-	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr, DigestErr, ImportErr error
-	ImportIndex                                                        uint64 // of the report of an import; 0: none
-	Staleness                                                          time.Duration
-	NoLeader                                                           bool
-	Panic                                                              bool // of Nodes
+	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr, DigestErr, ImportErr, MembershipErr error
+	ImportIndex                                                                       uint64 // of the report of an import; 0: none
+	Staleness                                                                         time.Duration
+	NoLeader                                                                          bool
+	Panic                                                                             bool // of Nodes
 }
 
 // New opens a state machine in a temporary directory.
@@ -163,6 +163,17 @@ func (n *Node) AskPeer(ctx context.Context, id, method, uri string, header http.
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
 	return w.Result(), nil
+}
+
+// TransferLeadership changes nothing.
+func (n *Node) TransferLeadership(context.Context, string) error { return n.now().MembershipErr }
+
+// RemovePeer removes nobody, at index 7.
+func (n *Node) RemovePeer(context.Context, string) (uint64, error) {
+	if err := n.now().MembershipErr; err != nil {
+		return 0, err
+	}
+	return 7, nil
 }
 
 // Import takes any body, and says how many bytes it had.
