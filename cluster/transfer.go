@@ -50,7 +50,7 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 }
 
 // successor begins the transfer to the voter that is furthest of those that can lead; Raft's own choice knows nothing of
-// disks that are full and of votes that are lost.
+// disks that are full, of votes that are lost and of clocks that are wrong.
 func (n *Node) successor(ctx context.Context) raft.Future {
 	var best raft.Server
 	var applied uint64
@@ -58,7 +58,7 @@ func (n *Node) successor(ctx context.Context) raft.Future {
 	reports := n.reports(ctx, voters(servers))
 	for _, s := range servers {
 		r, ok := reports[string(s.ID)]
-		if ok && string(s.ID) != n.id && r.Recovering == "" && r.Disk == "" && r.Err == "" && r.AppliedIndex >= applied {
+		if ok && string(s.ID) != n.id && r.canLead() && r.AppliedIndex >= applied {
 			best, applied = s, r.AppliedIndex
 		}
 	}
