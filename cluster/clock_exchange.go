@@ -88,15 +88,16 @@ func (n *Node) compareClocks(ctx context.Context) (changed bool) {
 	return changed
 }
 
-// askClock tells whether node id has answered; one of an older version tells no time.
+// askClock tells whether node id has answered.
 func (n *Node) askClock(ctx context.Context, id string) bool {
 	start := time.Now()
 	var w whoami
 	if err := n.client.callJSON(ctx, id, rpcWhoami, nil, &w); err != nil {
 		return false
 	}
-	if w.Wall != 0 {
-		n.clock.hear(id, w.Wall, w.Trusted, time.Since(start))
+	// One of an older version tells no time, and if this process was stopped meanwhile, nobody knows of when it is.
+	if rtt := time.Since(start); w.Wall != 0 && rtt <= clockTimeout {
+		n.clock.hear(id, w.Wall, w.Trusted, rtt)
 	}
 	return true
 }
