@@ -95,3 +95,20 @@ func TestClockWrongWithoutSuccessor(t *testing.T) {
 	}
 	require.NoError(t, ctx.Err())
 }
+
+// What would be in the future by one of the clocks is not imported, and may come again.
+func TestImportByWrongClock(t *testing.T) {
+	nodes, off := startWithClocks(t)
+	waitLevel(t, nodes)
+	n := nodes[1]
+	off[n.ID()].Store(-time.Now().UnixNano()) // the samples of blockOf are of 1970, too
+	_, err := n.Import(t.Context(), blockOf(t, 0, 10))
+	require.ErrorIs(t, err, cluster.ErrClockOff)
+	require.NotErrorIs(t, err, cluster.ErrImportRefused)
+	require.Empty(t, n.importDirs())
+	require.Zero(t, n.count())
+	off[n.ID()].Store(0)
+	n.waitReady()
+	require.EqualValues(t, 10, n.take(blockOf(t, 0, 10)).Samples)
+	n.waitCount(10)
+}
