@@ -37,6 +37,9 @@ type Cluster interface {
 	Staleness() time.Duration
 	// Ready is nil while this node should be sent requests.
 	Ready() error
+	// Newest bounds the timestamps that clients may send: up to sure they are taken, after never refused for good, and
+	// in between the clocks of the cluster disagree.
+	Newest() (sure, never time.Time)
 	// Leader is the id of the leader, if there is one that this node knows of.
 	Leader() (id string, ok bool)
 	// Nodes asks all members how they are; those that do not answer are listed as unreachable.
@@ -93,7 +96,8 @@ type Config struct {
 	Reload          func() error
 	Quit            func()
 	// EnableOTLP opens /api/v1/otlp/v1/metrics, and needs Appendable, the way into the log. An appender of it that has
-	// the method Index() uint64 tells by it the log index of what it has committed.
+	// the method Index() uint64 tells by it the log index of what it has committed. An error of Append that wraps
+	// cluster.ErrClockOff is answered with 503.
 	EnableOTLP bool
 	OTLP       OTLPOptions
 	Appendable storage.AppendableV2
@@ -165,6 +169,7 @@ func New(cfg Config) (*API, error) {
 	a.write = remotewrite.New(remotewrite.Config{
 		NewBatch:   func() remotewrite.Batch { return cfg.FSM.NewBatch() },
 		Proposer:   cfg.Cluster,
+		Newest:     cfg.Cluster.Newest,
 		NodeID:     cfg.Cluster.ID(),
 		Accept:     cfg.AcceptMessages,
 		Logger:     cfg.Logger.With("component", "remote write"),

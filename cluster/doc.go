@@ -42,6 +42,11 @@
 // of them having promised so to the lowest id. Later nodes enter as non-voters and are promoted when they have
 // caught up. An operator may remove one that is dead; it comes back as a new one would.
 //
+// # Clocks
+//
+// The nodes compare their wall clocks once a second: see clock.go. One whose clock is wrong steps aside, like one with
+// a full disk, and no sample of its time gets into the log.
+//
 // # Duties
 //
 // The leader keeps the replicated settings equal to its configuration file, and proposes the retention cutoff.

@@ -18,6 +18,8 @@ var (
 	ErrDiskFull = errors.New("disk is full")
 	// ErrTooLarge: the entry exceeds MaxEntryBytes; it will never be accepted.
 	ErrTooLarge = errors.New("entry too large")
+	// ErrClockOff: the clocks of this node and of the others disagree. Set it right; until then ask another node.
+	ErrClockOff = errors.New("the clock of this node is wrong")
 	// ErrStopped: this node is shutting down.
 	ErrStopped = errors.New("node is stopping")
 	// ErrFSMFailed: a broken invariant stopped the state machine of this node; it takes no part any more.

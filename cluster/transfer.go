@@ -105,7 +105,7 @@ func (n *Node) handTo(ctx context.Context, to raft.Server) error {
 }
 
 // successor returns the voter id, or with "" the one that is furthest of those that can lead; Raft's own choice knows
-// nothing of disks that are full and of votes that are lost.
+// nothing of disks that are full, of votes that are lost and of clocks that are wrong.
 func (n *Node) successor(ctx context.Context, id string) (best raft.Server, err error) {
 	servers := n.servers()
 	reports := n.reports(ctx, voters(servers))
@@ -155,6 +155,8 @@ func (r nodeReport) unfit() string {
 		return "has no vote: " + r.Recovering
 	case r.Disk != "":
 		return "has too little room on its disk"
+	case r.ClockOff:
+		return "has a wrong clock"
 	}
 	return ""
 }

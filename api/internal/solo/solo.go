@@ -37,6 +37,7 @@ type State struct {
 	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr, DigestErr, ImportErr, MembershipErr error
 	ImportIndex                                                                       uint64 // of the report of an import; 0: none
 	Staleness                                                                         time.Duration
+	ClockOffset                                                                       time.Duration // of the wall clock
 	NoLeader                                                                          bool
 	Panic                                                                             bool // of Nodes
 }
@@ -91,6 +92,18 @@ func (*Node) ID() string { return "solo" }
 
 // Staleness is State.Staleness.
 func (n *Node) Staleness() time.Duration { return n.now().Staleness }
+
+// Newest knows two clocks, State.ClockOffset apart.
+func (n *Node) Newest() (sure, never time.Time) {
+	by, now := n.now().ClockOffset, time.Now().Add(cluster.MaxAhead)
+	return now.Add(min(by, 0)), now.Add(max(by, 0))
+}
+
+// NewestOwn is the lower one.
+func (n *Node) NewestOwn() time.Time {
+	sure, _ := n.Newest()
+	return sure
+}
 
 // Ready is State.ReadyErr.
 func (n *Node) Ready() error { return n.now().ReadyErr }
