@@ -101,6 +101,10 @@ func (w *Net) up() error {
 func (w *Net) Close() error {
 	var errs []error
 	for _, h := range w.Hosts {
+		// First: a socket that still says goodbye keeps a namespace that has lost its name, and its cable, for minutes.
+		if _, err := os.Stat("/sys/class/net/" + h.port); err == nil {
+			errs = append(errs, run("ip", "link", "del", h.port))
+		}
 		if _, err := os.Stat("/run/netns/" + h.name); err == nil {
 			errs = append(errs, run("ip", "netns", "del", h.name))
 		}
