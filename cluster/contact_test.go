@@ -21,7 +21,7 @@ func TestReadyNeedsContact(t *testing.T) {
 	leader, rest := leaderOf(t, nodes)
 	leader.waitReady()
 	require.Eventually(t, func() bool { return leader.metric("deucalion_raft_voters_heard") == 2 }, 30*time.Second, 10*time.Millisecond)
-	require.NoError(t, leader.Ready())
+	leader.waitReady()
 	rest[0].crash()
 	require.Eventually(t, func() bool { return leader.Ready() != nil }, 30*time.Second, 10*time.Millisecond)
 	require.ErrorIs(t, leader.Ready(), cluster.ErrNotReady)
