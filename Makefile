@@ -34,7 +34,7 @@ FUZZTIME                 ?= 10s
 BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e faults kill crash alerts partitions plants sidebyside twin image image-root compose-test clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e faults kill crash alerts partitions plants sidebyside twin image image-root compose-test upgrade chart clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -114,6 +114,12 @@ partitions: ## three nodes under load while their network is cut in every way, f
 
 compose-test: ## the nodes of deploy/compose in containers; installs and starts Debian's Docker Engine if none runs, for which it must be root
 	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 $(GO) test -timeout 20m -count 1 -v ./test/compose
+
+upgrade: ## a cluster of the commit PREVIOUS is upgraded to this tree under load, node by node
+	test/scripts/upgrade.sh $(or $(PREVIOUS),$(error PREVIOUS names a commit))
+
+chart: ## the Helm chart against the manifests of deploy/kubernetes
+	cd test/helm && $(GO) vet ./... && $(GO) test -count 1 ./...
 
 plants: ## switches on planted defects one by one and shows the suite that finds each
 	test/scripts/plants.sh

@@ -17,6 +17,7 @@ const clusterWait = 5 * time.Second
 type clusterData struct {
 	Leader    string               `json:"leader"` // "" while this node knows of none
 	ClusterID string               `json:"cluster_id"`
+	Level     uint32               `json:"level"` // of the log format that is in use: the lowest that was known to all nodes
 	Nodes     []cluster.NodeStatus `json:"nodes"`
 }
 
@@ -30,5 +31,6 @@ func (a *API) clusterStatus(w http.ResponseWriter, r *http.Request) {
 		nodes = []cluster.NodeStatus{}
 	}
 	w.Header().Set(headerNode, a.cfg.Cluster.ID())
-	respond(w, clusterData{Leader: leader, ClusterID: a.cfg.FSM.Settings().ClusterID, Nodes: nodes})
+	settings := a.cfg.FSM.Settings()
+	respond(w, clusterData{Leader: leader, ClusterID: settings.ClusterID, Level: max(settings.MinVersion, 1), Nodes: nodes})
 }

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,8 @@ func (i *instance) scrape(t *testing.T, accept string, selectors ...string) []*d
 	for {
 		f := &dto.MetricFamily{}
 		if err := dec.Decode(f); errors.Is(err, io.EOF) {
+			// The decoder of the text format gives them in any order.
+			slices.SortFunc(out, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
 			return out
 		} else {
 			require.NoError(t, err)

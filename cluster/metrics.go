@@ -170,6 +170,7 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 	gauge("deucalion_raft_snapshot_index", "Index of the newest Raft snapshot; what the log holds above it is replayed after a crash.", func() float64 { i, _ := n.snapshots.newest(); return float64(i) })
 	gauge("deucalion_cluster_proposal_inflight_limit_bytes", "Bound of deucalion_cluster_proposal_inflight_bytes; beyond it writes are answered with 503.", func() float64 { return float64(n.cfg.MaxInFlightBytes) })
 	gauge("deucalion_raft_voters", "Voters in the configuration.", func() float64 { return float64(len(voters(n.servers()))) })
+	gauge("deucalion_raft_voters_heard", "Voters that have answered within a second, this node included; without a majority it is not ready.", func() float64 { heard, _ := n.votersHeard(); return float64(heard) })
 	gauge("deucalion_cluster_staleness_seconds", "How far this node may be behind the leader; +Inf when unknown.", func() float64 { return n.fresh.seconds() })
 	gauge("deucalion_cluster_digest_mismatch", "1 while the newest comparison of some time range, or of the tables, found members that differ or cannot read their data.", func() float64 { return yes(n.verdicts.mismatch()) })
 	gauge("deucalion_cluster_fsm_failed", "1 when a broken invariant stopped this node's state machine.", func() float64 { return yes(n.fsmFailed()) })

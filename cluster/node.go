@@ -48,6 +48,7 @@ type Node struct {
 	reads    *batcher // leader's rounds
 	asks     *batcher // follower's questions to the leader
 	fresh    *freshness
+	contact  *contact
 	peers    atomic.Pointer[http.Handler] // see HandlePeers
 	verdicts *verdicts
 	started  time.Time
@@ -115,9 +116,9 @@ func voters(servers []raft.Server) []string {
 }
 
 // Ready returns nil when this node may serve: it has once caught up with the commit index that the leader had when
-// this node had started, it is in touch with a leader, its state machine works, and it is not stopping. Does not
-// block. The error wraps ErrNotReady and says which of them is missing. When it is only room on the disk, or the clock, it
-// wraps ErrDiskFull or ErrClockOff too.
+// this node had started, it is in touch with a leader and with a majority of the voters, its state machine works, and
+// it is not stopping. Does not block. The error wraps ErrNotReady and says which of them is missing. When it is only room
+// on the disk, or the clock, it wraps ErrDiskFull or ErrClockOff too.
 func (n *Node) Ready() error {
 	switch {
 	case n.draining.Load():
@@ -141,6 +142,9 @@ func (n *Node) Ready() error {
 	}
 	if age > n.cfg.MaxStaleness {
 		return fmt.Errorf("%w: no confirmation from a leader for %s", ErrNotReady, age.Round(time.Millisecond))
+	}
+	if heard, all := n.votersHeard(); heard <= all/2 {
+		return fmt.Errorf("%w: in contact with %d of %d voters", ErrNotReady, heard, all)
 	}
 	return nil
 }

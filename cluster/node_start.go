@@ -51,7 +51,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.inflight = newInflight(cfg.MaxInFlightBytes, n.metrics)
-	n.fresh = newFreshness(f)
+	n.fresh, n.contact = newFreshness(f), newContact()
 	n.verdicts, n.started = &verdicts{fsm: f}, time.Now()
 	n.reads = newBatcher(n.ctx, n.leaderRound)
 	n.asks = newBatcher(n.ctx, n.askLeader)
@@ -143,6 +143,7 @@ func (n *Node) startLoops() {
 	n.loop(n.watchDisk)
 	n.loop(n.watchClock)
 	n.loop(n.keepFresh)
+	n.loop(n.watchContact)
 	n.loop(n.takeSnapshots)
 	n.loop(n.source.expire)
 	n.loop(n.catchUp.run)

@@ -31,6 +31,7 @@ const (
 type work struct {
 	written *atomic.Int64 // samples acknowledged, of all works
 	counts  [writers + readers]atomic.Int64
+	slowest atomic.Int64 // call, in ns
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 
@@ -52,6 +53,7 @@ func startWork(t *testing.T, s *local.Server, written *atomic.Int64) *work {
 			defer cl.Close()
 			for n := 0; ctx.Err() == nil; n++ {
 				var err error
+				begin := time.Now()
 				if i < writers {
 					err = w.write(ctx, cl, fmt.Sprintf("%s-%d-%d", t.Name(), i, n))
 				} else {
@@ -63,6 +65,7 @@ func startWork(t *testing.T, s *local.Server, written *atomic.Int64) *work {
 					w.mu.Unlock()
 				}
 				w.counts[i].Add(1)
+				w.took(time.Since(begin))
 				select {
 				case <-ctx.Done():
 				case <-time.After(10 * time.Millisecond):
@@ -71,6 +74,11 @@ func startWork(t *testing.T, s *local.Server, written *atomic.Int64) *work {
 		})
 	}
 	return w
+}
+
+func (w *work) took(d time.Duration) {
+	for old := w.slowest.Load(); int64(d) > old && !w.slowest.CompareAndSwap(old, int64(d)); old = w.slowest.Load() {
+	}
 }
 
 // write sends a sample of a series of its own. What has failed so that it may be repeated is sent once more, as

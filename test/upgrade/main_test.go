@@ -16,6 +16,7 @@ import (
 	"github.com/deucaliondb/deucalion/test/client"
 	"github.com/deucaliondb/deucalion/test/harness"
 	"github.com/deucaliondb/deucalion/test/local"
+	"github.com/deucaliondb/deucalion/test/upgrade"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
@@ -42,21 +43,13 @@ func node(t *testing.T) *local.Server {
 	return c.Nodes[0]
 }
 
-// answers is what a node says about its data.
-type answers struct {
-	Data      client.Data     `json:"data"`
-	Metadata  json.RawMessage `json:"metadata"`
-	Exemplars json.RawMessage `json:"exemplars"`
-	Digest    string          `json:"digest"` // of all samples
-}
-
-func ask(t *testing.T, s *local.Server) answers {
+func ask(t *testing.T, s *local.Server) upgrade.Answers {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
 	c := s.Client()
 	defer c.Close()
-	var a answers
+	var a upgrade.Answers
 	var err error
 	a.Data, err = c.ReadAll(ctx)
 	require.NoError(t, err)

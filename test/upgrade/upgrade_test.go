@@ -4,31 +4,21 @@
 package upgrade_test
 
 import (
-	"archive/tar"
-	"compress/gzip"
-	"encoding/json"
-	"errors"
-	"io"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/stretchr/testify/require"
 
 	"github.com/deucaliondb/deucalion/test/client"
+	"github.com/deucaliondb/deucalion/test/upgrade"
 )
 
-// releases lists the archives without their suffix.
 func releases(t *testing.T) []string {
 	t.Helper()
-	out, err := filepath.Glob("testdata/*.tar.gz")
+	out, err := upgrade.Releases("testdata")
 	require.NoError(t, err)
 	require.NotEmpty(t, out)
-	for i := range out {
-		out[i] = strings.TrimSuffix(out[i], ".tar.gz")
-	}
 	return out
 }
 
@@ -56,7 +46,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-func same(t *testing.T, want, got answers) {
+func same(t *testing.T, want, got upgrade.Answers) {
 	t.Helper()
 	require.Empty(t, client.Diff(want.Data, got.Data, 10))
 	require.JSONEq(t, string(want.Metadata), string(got.Metadata))
@@ -64,61 +54,15 @@ func same(t *testing.T, want, got answers) {
 	require.Equal(t, want.Digest, got.Digest, "two versions that compute it differently would take each other for damaged")
 }
 
-func recorded(t *testing.T, release string) (a answers) {
+func recorded(t *testing.T, release string) upgrade.Answers {
 	t.Helper()
-	b, err := os.ReadFile(release + ".json")
+	a, err := upgrade.Recorded(release)
 	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(b, &a))
 	require.NotEmpty(t, a.Data)
 	return a
 }
 
-// unpack fills the data directory dir.
 func unpack(t *testing.T, release, dir string) {
 	t.Helper()
-	f, err := os.Open(release + ".tar.gz")
-	require.NoError(t, err)
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	require.NoError(t, err)
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		require.NoError(t, err)
-		require.True(t, filepath.IsLocal(h.Name), h.Name)
-		name := filepath.Join(dir, h.Name)
-		switch h.Typeflag {
-		case tar.TypeDir:
-			require.NoError(t, os.MkdirAll(name, 0o777))
-		case tar.TypeLink:
-			require.NoError(t, os.Link(filepath.Join(dir, h.Linkname), name))
-		default:
-			require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o777))
-			writeSparse(t, name, r)
-		}
-	}
-}
-
-// writeSparse leaves out the zeros of which a preallocated log file is full.
-func writeSparse(t *testing.T, name string, r io.Reader) {
-	t.Helper()
-	f, err := os.Create(name)
-	require.NoError(t, err)
-	defer f.Close()
-	buf, size := make([]byte, 64<<10), int64(0)
-	for {
-		n, err := io.ReadFull(r, buf)
-		if strings.Trim(string(buf[:n]), "\x00") != "" {
-			_, err := f.WriteAt(buf[:n], size)
-			require.NoError(t, err)
-		}
-		size += int64(n)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			break
-		}
-		require.NoError(t, err)
-	}
-	require.NoError(t, f.Truncate(size))
+	require.NoError(t, upgrade.Unpack(release, dir))
 }
