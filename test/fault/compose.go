@@ -63,6 +63,9 @@ func NewCompose(ctx context.Context, o ComposeOptions) (*Compose, error) {
 		"DEUCALION_CLUSTER_NET=" + composeClusterNet, "DEUCALION_CLIENT_NET=" + composeClientNet,
 		"DOCKER_BUILDKIT=0", "COMPOSE_DOCKER_CLI_BUILD=0",
 	}}}
+	if _, err := c.docker.run(ctx, "docker", "version"); err != nil {
+		return nil, fmt.Errorf("compose: %w", err)
+	}
 	if err := c.load(ctx); err != nil {
 		return nil, fmt.Errorf("compose: %w", err)
 	}

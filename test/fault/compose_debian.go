@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +29,9 @@ var debianServices = map[string][]string{
 	"alertmanager":  {"/usr/bin/prometheus-alertmanager"},
 }
 
+// debianTemplates are files that Debian's Alertmanager does not start without.
+const debianTemplates = "/usr/share/prometheus/alertmanager/*.tmpl"
+
 // debianDockerfile makes a volume at /alertmanager belong to the user, as in Alertmanager's own image.
 const debianDockerfile = `FROM scratch
 COPY --chown=65534:65534 owned/ /
@@ -44,15 +46,21 @@ func writeDebian(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	for _, entrypoint := range slices.Collect(maps.Values(debianServices)) {
+	files, err := filepath.Glob(debianTemplates)
+	if err != nil {
+		return err
+	}
+	for _, entrypoint := range debianServices {
 		libraries, err := sharedLibraries(ctx, entrypoint[0])
 		if err != nil {
 			return err
 		}
-		for _, path := range append(libraries, entrypoint[0]) {
-			if err := copyProgram(path, filepath.Join(root, path)); err != nil {
-				return err
-			}
+		files = append(append(files, entrypoint[0]), libraries...)
+	}
+	slices.Sort(files)
+	for _, path := range slices.Compact(files) {
+		if err := copyProgram(path, filepath.Join(root, path)); err != nil {
+			return err
 		}
 	}
 	return os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(debianDockerfile), 0o644)
@@ -76,7 +84,7 @@ func sharedLibraries(ctx context.Context, program string) ([]string, error) {
 	return paths, nil
 }
 
-// copyProgram copies what a file, or a link to one, holds.
+// copyProgram copies a file that may be run, or what a link names.
 func copyProgram(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err

@@ -42,7 +42,8 @@ func (d docker) run(ctx context.Context, program string, args ...string) (string
 	cmd.Env = append(os.Environ(), d.env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		// Compose is a Python program and tells of its whole stack.
+		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, strings.TrimSpace(string(out[max(0, len(out)-2000):])))
 	}
 	return string(out), nil
 }

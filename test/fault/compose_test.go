@@ -125,9 +125,13 @@ func TestComposeSystem(t *testing.T) {
 // surroundings are the other containers, on the network of the clients.
 func (r *composeRun) surroundings(t *testing.T) {
 	for service, path := range map[string]string{"node-exporter": ":9100/metrics", "alertmanager": ":9093/-/ready", "haproxy": ":8404/metrics"} {
-		ip, err := r.Addr(t.Context(), service)
-		require.NoError(t, err)
-		harness.Await(t, time.Minute, service, func(ctx context.Context) error { return get(ctx, "http://"+ip+path) })
+		harness.Await(t, time.Minute, service, func(ctx context.Context) error {
+			ip, err := r.Addr(ctx, service)
+			if err != nil {
+				return err
+			}
+			return get(ctx, "http://"+ip+path)
+		})
 	}
 }
 
