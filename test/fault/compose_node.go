@@ -146,8 +146,8 @@ func (n *containerNode) enter() ([]string, error) {
 	return []string{"nsenter", "--target", strconv.Itoa(pid), "--net"}, nil
 }
 
-// unplug takes both interfaces away, first the one between the nodes. Its connections and listeners stay, and its
-// published port goes.
+// unplug takes both interfaces away, first the one between the nodes: nothing comes in or goes out, connections are not
+// ended, and listeners stay.
 func (n *containerNode) unplug() error {
 	s, err := n.state()
 	if err != nil {

@@ -52,33 +52,33 @@ type composeRun struct {
 	sent   []string
 }
 
-func startCompose(t *testing.T) *composeRun {
+func startCompose(t *testing.T, o fault.ComposeOptions) *composeRun {
 	t.Helper()
 	if os.Getenv("DEUCALION_COMPOSE") != "1" {
 		t.Skip("needs a Docker Engine: make compose-test")
 	}
-	dir := t.TempDir()
-	c, err := fault.NewCompose(t.Context(), fault.ComposeOptions{
-		Dir: dir, Config: fmt.Sprintf(composeConfig, "172.30.93.1:9998"), Rules: composeRules,
-		Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB"},
-	})
+	o.Dir = t.TempDir()
+	c, err := fault.NewCompose(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(c.Logs(20))
 		}
 		require.NoError(t, c.Close())
-		require.FileExists(t, filepath.Join(dir, "node1.log"))
+		require.FileExists(t, filepath.Join(o.Dir, "node1.log"))
 		mounts, err := os.ReadFile("/proc/self/mountinfo")
 		require.NoError(t, err)
-		require.NotContains(t, string(mounts), dir)
+		require.NotContains(t, string(mounts), o.Dir)
 	})
 	return &composeRun{Compose: c, system: c.System()}
 }
 
 // TestComposeSystem does to the containers of deploy/compose what the fault suite does, each once.
 func TestComposeSystem(t *testing.T) {
-	r := startCompose(t)
+	r := startCompose(t, fault.ComposeOptions{
+		Config: fmt.Sprintf(composeConfig, "172.30.93.1:9998"), Rules: composeRules,
+		Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB"},
+	})
 	require.Len(t, r.system.Nodes, 3)
 	for _, n := range r.system.Nodes {
 		r.awaitReady(t, n)
@@ -117,6 +117,32 @@ func TestComposeSystem(t *testing.T) {
 		d, err := cl.Digest(ctx)
 		if err == nil && d.Result != "equal" {
 			err = fmt.Errorf("%s: %v", d.Result, d.Differing)
+		}
+		return err
+	})
+}
+
+// TestComposeStack starts what a user gets, with the configuration of deploy/compose: what Prometheus is to scrape it
+// scrapes, Grafana apart, its alerts arrive at Alertmanager, and the ports are published.
+func TestComposeStack(t *testing.T) {
+	r := startCompose(t, fault.ComposeOptions{})
+	for _, n := range r.system.Nodes {
+		r.awaitReady(t, n)
+	}
+	for port := 9090; port <= 9093; port++ {
+		cl := client.New(fmt.Sprintf("http://127.0.0.92:%d", port))
+		defer cl.Close()
+		for job, targets := range map[string]int{"deucalion": 3, "haproxy": 1, "node": 1, "alertmanager": 1} {
+			query := fmt.Sprintf("count(up{job=%q} == 1) == %d", job, targets)
+			harness.Await(t, 2*time.Minute, query, func(ctx context.Context) error { return requireResult(ctx, cl, query) })
+		}
+	}
+	cl := client.New("http://127.0.0.92:9094")
+	defer cl.Close()
+	harness.Await(t, 2*time.Minute, "an alert", func(ctx context.Context) error {
+		resp, err := cl.Get(ctx, "/api/v2/alerts", nil)
+		if err == nil && !strings.Contains(string(resp.Body), "DeucalionDeadMansSwitch") {
+			err = fmt.Errorf("alerts are %s", resp.Body)
 		}
 		return err
 	})
@@ -187,6 +213,7 @@ func (r *composeRun) crash(t *testing.T) {
 	})
 	require.NoError(t, n.Start())
 	r.awaitReady(t, n)
+	r.awaitBalancer(t, 1, "UP")
 }
 
 func (r *composeRun) pause(t *testing.T) {
@@ -203,8 +230,10 @@ func (r *composeRun) pause(t *testing.T) {
 
 func (r *composeRun) unplug(t *testing.T) {
 	n := r.system.Nodes[2]
+	begin := time.Now()
 	require.NoError(t, n.Unplug())
 	r.awaitBalancer(t, 2, "DOWN")
+	t.Logf("left out after %s", time.Since(begin).Round(time.Millisecond))
 	for _, addr := range n.Addrs {
 		require.Error(t, dial(t, addr), "from this process")
 	}
