@@ -106,8 +106,11 @@ alerts: ## leaders killed every 20 s while a real Alertmanager counts, for DEUCA
 partitions: ## three nodes under load while their network is cut in every way, for DEUCALION_PARTITION_TIME (30m)
 	TMPDIR=$(UNITTMP) DEUCALION_PARTITION_TIME=$(DEUCALION_PARTITION_TIME) $(GO) test -timeout 300m -count 1 -v -run '^TestPartitions$$' ./cluster
 
-compose-test: ## the nodes of deploy/compose in containers; installs and starts Debian's Docker Engine if none runs, for which it must be root
+compose-test: ## deploy/compose in containers, Grafana apart; installs and starts Debian's Docker Engine if none runs, for which it must be root
+	test/scripts/debian-haproxy.sh
+	test/scripts/debian-prometheus.sh
 	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 $(GO) test -timeout 20m -count 1 -v ./test/compose
+	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 $(GO) test -timeout 20m -count 1 -v -run Compose ./test/fault
 
 plants: ## switches on planted defects one by one and shows the suite that finds each
 	test/scripts/plants.sh

@@ -46,12 +46,22 @@ func (c *Compose) node(service types.ServiceConfig) *Node {
 	return n
 }
 
-// Start starts the container. It leaves one alone that runs, for the engine may have been faster.
+// Start starts the container. It leaves one alone that runs, for the engine may have been faster; one that ends again and
+// again it starts at once, while the engine waits up to a minute.
 func (n *containerNode) Start(env ...string) error {
 	if len(env) > 0 {
 		return fmt.Errorf("%s: %w", n.name, errEnvironment)
 	}
-	_, err := n.call("start", n.id)
+	s, err := n.state()
+	if err != nil {
+		return err
+	}
+	if s.State.Restarting {
+		if err := n.Kill(); err != nil {
+			return err
+		}
+	}
+	_, err = n.call("start", n.id)
 	return err
 }
 

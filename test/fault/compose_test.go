@@ -52,11 +52,22 @@ type composeRun struct {
 	sent   []string
 }
 
-func startCompose(t *testing.T, o fault.ComposeOptions) *composeRun {
+func requireEngine(t *testing.T) {
 	t.Helper()
 	if os.Getenv("DEUCALION_COMPOSE") != "1" {
 		t.Skip("needs a Docker Engine: make compose-test")
 	}
+}
+
+func mounts(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	require.NoError(t, err)
+	return string(text)
+}
+
+func startCompose(t *testing.T, o fault.ComposeOptions) *composeRun {
+	t.Helper()
 	o.Dir = t.TempDir()
 	c, err := fault.NewCompose(t.Context(), o)
 	require.NoError(t, err)
@@ -66,15 +77,14 @@ func startCompose(t *testing.T, o fault.ComposeOptions) *composeRun {
 		}
 		require.NoError(t, c.Close())
 		require.FileExists(t, filepath.Join(o.Dir, "node1.log"))
-		mounts, err := os.ReadFile("/proc/self/mountinfo")
-		require.NoError(t, err)
-		require.NotContains(t, string(mounts), o.Dir)
+		require.NotContains(t, mounts(t), o.Dir)
 	})
 	return &composeRun{Compose: c, system: c.System()}
 }
 
 // TestComposeSystem does to the containers of deploy/compose what the fault suite does, each once.
 func TestComposeSystem(t *testing.T) {
+	requireEngine(t)
 	r := startCompose(t, fault.ComposeOptions{
 		Config: fmt.Sprintf(composeConfig, "172.30.93.1:9998"), Rules: composeRules,
 		Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB"},
@@ -98,6 +108,7 @@ func TestComposeSystem(t *testing.T) {
 		{"options", r.options},
 		{"kill", r.kill},
 		{"crash", r.crash},
+		{"crash loop", r.crashLoop},
 		{"pause", r.pause},
 		{"unplug", r.unplug},
 		{"stop", r.stop},
@@ -125,7 +136,13 @@ func TestComposeSystem(t *testing.T) {
 // TestComposeStack starts what a user gets, with the configuration of deploy/compose: what Prometheus is to scrape it
 // scrapes, Grafana apart, its alerts arrive at Alertmanager, and the ports are published.
 func TestComposeStack(t *testing.T) {
+	requireEngine(t)
+	// One that is never closed, as that of a process that is killed: the next one removes it.
+	abandoned := t.TempDir()
+	_, err := fault.NewCompose(t.Context(), fault.ComposeOptions{Dir: abandoned})
+	require.NoError(t, err)
 	r := startCompose(t, fault.ComposeOptions{})
+	require.NotContains(t, mounts(t), abandoned)
 	for _, n := range r.system.Nodes {
 		r.awaitReady(t, n)
 	}
@@ -211,6 +228,28 @@ func (r *composeRun) crash(t *testing.T) {
 		}
 		return nil
 	})
+	require.NoError(t, n.Start())
+	r.awaitReady(t, n)
+	r.awaitBalancer(t, 1, "UP")
+}
+
+// crashLoop lets a node end again and again, for it may not use its disk.
+func (r *composeRun) crashLoop(t *testing.T) {
+	n := r.system.Nodes[1]
+	require.NoError(t, n.Kill())
+	require.NoError(t, os.Chmod(n.Dir, 0))
+	waits := func(context.Context) error {
+		if n.Running() {
+			return errors.New("it runs")
+		}
+		return nil
+	}
+	require.NoError(t, n.Start())
+	harness.Await(t, time.Minute, "the engine to wait", waits)
+	require.NoError(t, n.Kill(), "while there is no process")
+	require.NoError(t, n.Start())
+	harness.Await(t, time.Minute, "the engine to wait", waits)
+	require.NoError(t, os.Chmod(n.Dir, 0o755))
 	require.NoError(t, n.Start())
 	r.awaitReady(t, n)
 	r.awaitBalancer(t, 1, "UP")
