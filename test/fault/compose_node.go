@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 
@@ -65,30 +66,20 @@ func (n *containerNode) Start(env ...string) error {
 	return err
 }
 
+// Kill does so until the engine agrees: it may be about to start one that has ended by itself, and learns of such an end
+// some seconds late.
 func (n *containerNode) Kill() error {
-	s, err := n.state()
-	if err != nil || !s.State.Running {
-		return err
-	}
-	if _, err := n.call("kill", "--signal", "KILL", n.id); err != nil {
-		if s, again := n.state(); again != nil || s.State.Running {
-			return err
-		}
-	}
-	return n.awaitEnd()
-}
-
-// awaitEnd waits until the engine agrees that the container has ended: one that it was about to start again has no process
-// to kill.
-func (n *containerNode) awaitEnd() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return local.Poll(ctx, func(context.Context) error {
 		s, err := n.state()
-		if err == nil && s.State.Running {
-			err = fmt.Errorf("%s: %w", n.name, local.ErrRunning)
+		if err != nil || !s.State.Running {
+			return err
 		}
-		return err
+		if _, err := n.call("kill", "--signal", "KILL", n.id); err != nil {
+			return err
+		}
+		return fmt.Errorf("%s: %w", n.name, local.ErrRunning)
 	})
 }
 
@@ -136,8 +127,11 @@ func (n *containerNode) Running() bool { return n.PID() != 0 }
 
 func (n *containerNode) PID() int {
 	s, err := n.state()
-	if err != nil || s.State.Restarting {
+	if err != nil || s.State.Restarting || s.State.Pid == 0 {
 		return 0
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", s.State.Pid)); err != nil {
+		return 0 // ended, and the engine does not know yet
 	}
 	return s.State.Pid
 }

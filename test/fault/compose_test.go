@@ -218,16 +218,25 @@ func (r *composeRun) kill(t *testing.T) {
 // crash ends a node's process behind the engine's back, which starts it again.
 func (r *composeRun) crash(t *testing.T) {
 	n := r.system.Nodes[1]
-	before := n.PID()
-	p, err := os.FindProcess(before)
-	require.NoError(t, err)
-	require.NoError(t, p.Kill())
+	end := func() int {
+		pid := n.PID()
+		p, err := os.FindProcess(pid)
+		require.NoError(t, err)
+		require.NoError(t, p.Kill())
+		return pid
+	}
+	before := end()
 	harness.Await(t, time.Minute, "a new process", func(context.Context) error {
 		if pid := n.PID(); pid == 0 || pid == before {
 			return fmt.Errorf("pid %d, was %d", pid, before)
 		}
 		return nil
 	})
+	require.NoError(t, n.Start())
+	r.awaitReady(t, n)
+	end()
+	require.NoError(t, n.Kill(), "of one that has just ended")
+	require.False(t, n.Running())
 	require.NoError(t, n.Start())
 	r.awaitReady(t, n)
 	r.awaitBalancer(t, 1, "UP")
