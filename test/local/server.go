@@ -64,6 +64,14 @@ func (s *Server) Process() *Process {
 	return s.proc
 }
 
+// PID is the process id of the newest run, 0 if it has ended.
+func (s *Server) PID() int {
+	if !s.Running() {
+		return 0
+	}
+	return s.Process().PID()
+}
+
 // Running tells whether there is a process, frozen ones included.
 func (s *Server) Running() bool {
 	p := s.Process()
