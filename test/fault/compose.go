@@ -156,15 +156,15 @@ func (c *Compose) Logs(n int) string {
 func (c *Compose) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), composeTimeout)
 	defer cancel()
-	var errs []error
-	for service, id := range c.ids {
+	ids, err := c.docker.containers(ctx)
+	errs := []error{err}
+	for service, id := range ids {
 		text, err := c.docker.run(ctx, "docker", "logs", id)
 		if err == nil {
 			err = os.WriteFile(c.path(service+".log"), []byte(text), 0o644)
 		}
 		errs = append(errs, err)
 	}
-	c.ids = nil
 	return errors.Join(append(errs, c.remove(ctx))...)
 }
 

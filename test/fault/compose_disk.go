@@ -14,16 +14,13 @@ import (
 	"strings"
 )
 
-// composeDisk is the size of a node's disk: small enough to be filled.
-const composeDisk = "1g"
-
 // mountDisk makes dir the disk of a node, which belongs to the user of the image.
 func mountDisk(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	// The name of the device is what unmountDisks finds it by.
-	return mountCommand(ctx, "mount", "-t", "tmpfs", "-o", "size="+composeDisk+",uid=65534,gid=65534,mode=0755", composeName, dir)
+	return mountCommand(ctx, "mount", "-t", "tmpfs", "-o", "size="+diskSize+",uid=65534,gid=65534,mode=0755", composeName, dir)
 }
 
 // unmountDisks unmounts all disks of nodes, also those that another process has mounted.

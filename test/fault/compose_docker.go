@@ -32,7 +32,10 @@ type container struct {
 		Pid, ExitCode               int
 	}
 	NetworkSettings struct {
-		Networks map[string]struct{ IPAddress, Gateway string }
+		Networks map[string]struct {
+			IPAddress, Gateway string                       // while it runs
+			IPAMConfig         struct{ IPv4Address string } // what was asked for
+		}
 	}
 }
 

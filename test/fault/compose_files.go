@@ -46,11 +46,10 @@ type volumeOverride struct {
 
 // load reads the user's file as Compose will.
 func (c *Compose) load(ctx context.Context) error {
-	mod, err := c.docker.run(ctx, "go", "env", "GOMOD")
-	if err != nil {
+	var err error
+	if c.root, err = moduleRoot(ctx); err != nil {
 		return err
 	}
-	c.root = filepath.Dir(strings.TrimSpace(mod))
 	if c.o.Dir, err = filepath.Abs(c.o.Dir); err != nil {
 		return err
 	}

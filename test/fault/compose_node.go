@@ -177,7 +177,7 @@ func (n *containerNode) plug() error {
 	for _, c := range n.cables {
 		// The engine gives a container that is started without any network one of them, with any address.
 		if at, there := s.NetworkSettings.Networks[c.network]; there {
-			if at.IPAddress == c.ip {
+			if at.IPAMConfig.IPv4Address == c.ip {
 				continue
 			}
 			if _, err := n.call("network", "disconnect", c.network, n.id); err != nil {

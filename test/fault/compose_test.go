@@ -133,14 +133,27 @@ func TestComposeSystem(t *testing.T) {
 	})
 }
 
+// TestComposeFaults does faults to the containers of deploy/compose.
+func TestComposeFaults(t *testing.T) {
+	requireEngine(t)
+	c := startCompose(t, fault.ComposeOptions{
+		Config: config, Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB"},
+	})
+	r, err := fault.Run(t.Context(), options(t, c.system))
+	require.NoError(t, err)
+	publish(t, r, "compose")
+}
+
 // TestComposeStack starts what a user gets, with the configuration of deploy/compose: what Prometheus is to scrape it
 // scrapes, Grafana apart, its alerts arrive at Alertmanager, and the ports are published.
 func TestComposeStack(t *testing.T) {
 	requireEngine(t)
 	// One that is never closed, as that of a process that is killed: the next one removes it.
 	abandoned := t.TempDir()
-	_, err := fault.NewCompose(t.Context(), fault.ComposeOptions{Dir: abandoned})
+	first, err := fault.NewCompose(t.Context(), fault.ComposeOptions{Dir: abandoned})
 	require.NoError(t, err)
+	require.NoError(t, first.System().Nodes[0].Pause())
+	require.NoError(t, first.System().Nodes[1].Unplug())
 	r := startCompose(t, fault.ComposeOptions{})
 	require.NotContains(t, mounts(t), abandoned)
 	for _, n := range r.system.Nodes {
@@ -298,6 +311,13 @@ func (r *composeRun) unplug(t *testing.T) {
 	require.NoError(t, n.Kill())
 	require.NoError(t, n.Start())
 	require.NoError(t, n.Plug())
+	r.awaitReady(t, n)
+
+	// So has one that did not run.
+	require.NoError(t, n.Unplug())
+	require.NoError(t, n.Kill())
+	require.NoError(t, n.Plug())
+	require.NoError(t, n.Start())
 	r.awaitReady(t, n)
 }
 
