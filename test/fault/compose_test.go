@@ -139,7 +139,9 @@ func TestComposeFaults(t *testing.T) {
 	c := startCompose(t, fault.ComposeOptions{
 		Config: config, Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB"},
 	})
-	r, err := fault.Run(t.Context(), options(t, c.system))
+	o := options(t, c.system)
+	o.Floor = 0.1 // the engine takes its time to start a container, and a fault lasts as long
+	r, err := fault.Run(t.Context(), o)
 	require.NoError(t, err)
 	publish(t, r, "compose")
 }
