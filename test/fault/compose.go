@@ -87,7 +87,7 @@ func (c *Compose) up(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.requireFree(); err != nil {
+	if err := freeNetworks(ctx); err != nil {
 		return err
 	}
 	if _, err := c.docker.run(ctx, "make", "-C", c.root, "image-root", "VERSION="+composeVersion); err != nil {

@@ -20,7 +20,7 @@ func mountDisk(ctx context.Context, dir string) error {
 		return err
 	}
 	// The name of the device is what unmountDisks finds it by.
-	return mountCommand(ctx, "mount", "-t", "tmpfs", "-o", "size="+diskSize+",uid=65534,gid=65534,mode=0755", composeName, dir)
+	return command(ctx, "mount", "-t", "tmpfs", "-o", "size="+diskSize+",uid=65534,gid=65534,mode=0755", composeName, dir)
 }
 
 // unmountDisks unmounts all disks of nodes, also those that another process has mounted.
@@ -31,9 +31,9 @@ func unmountDisks(ctx context.Context) error {
 	}
 	var errs []error
 	for _, dir := range slices.Backward(dirs) {
-		if err := mountCommand(ctx, "umount", dir); err != nil {
+		if err := command(ctx, "umount", dir); err != nil {
 			// In use: it goes when the last user does.
-			errs = append(errs, mountCommand(ctx, "umount", "--lazy", dir))
+			errs = append(errs, command(ctx, "umount", "--lazy", dir))
 		}
 	}
 	return errors.Join(errs...)
@@ -63,7 +63,7 @@ func sharedRoot(ctx context.Context) bool {
 	return err == nil && strings.HasPrefix(strings.TrimSpace(string(out)), "shared")
 }
 
-func mountCommand(ctx context.Context, program string, args ...string) error {
+func command(ctx context.Context, program string, args ...string) error {
 	if out, err := exec.CommandContext(ctx, program, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}

@@ -7,9 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +19,7 @@ import (
 
 var (
 	errNoNodes = errors.New("no nodes in the Compose file")
-	errInUse   = errors.New("address in use; an engine of an earlier run may still be there")
+	errInUse   = errors.New("address in use")
 )
 
 // override is a Compose file over the user's.
@@ -152,20 +150,4 @@ func (c *Compose) writeMounts() (volumes []string, err error) {
 		volumes = append(volumes, rules+":/etc/prometheus/rules:ro")
 	}
 	return volumes, nil
-}
-
-// requireFree insists that the networks are nobody else's: packets would go to whoever was first.
-func (c *Compose) requireFree() error {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return err
-	}
-	for _, a := range addrs {
-		for _, prefix := range []string{composeClusterNet, composeClientNet} {
-			if strings.HasPrefix(a.String(), prefix+".") {
-				return fmt.Errorf("%s: %w", a, errInUse)
-			}
-		}
-	}
-	return nil
 }
