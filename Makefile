@@ -34,7 +34,7 @@ FUZZTIME                 ?= 10s
 BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e faults kill crash alerts partitions plants sidebyside twin image image-root compose-test upgrade chart clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e faults faults-compose kill crash alerts partitions plants sidebyside twin image image-root compose-test upgrade chart clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -96,6 +96,12 @@ faults: ## the fault suite on nodes in network namespaces for DEUCALION_FAULT_SE
 	test/scripts/debian-netns.sh
 	DEUCALION_FAULT_REQUIRED=1 DEUCALION_FAULT_SECONDS=$(DEUCALION_FAULT_SECONDS) $(GO) test -timeout 0 -count 1 -v -run '^TestNamespaces$$' ./test/fault
 
+faults-compose: ## the fault suite on deploy/compose in containers, for as long; needs what compose-test needs
+	test/scripts/debian-haproxy.sh
+	test/scripts/debian-prometheus.sh
+	test/scripts/debian-netns.sh
+	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 DEUCALION_FAULT_SECONDS=$(DEUCALION_FAULT_SECONDS) $(GO) test -timeout 0 -count 1 -v -run '^TestComposeFaults$$' ./test/fault
+
 kill: ## the kill -9 loop, DEUCALION_KILL_LOOPS (100) faults; DEUCALION_RACE=1 for nodes with the race detector
 	DEUCALION_KILL_LOOPS=$(DEUCALION_KILL_LOOPS) $(GO) test -timeout 120m -count 1 -v -run '^TestKill$$' ./test/kill
 
@@ -112,8 +118,12 @@ alerts: ## leaders killed every 20 s while a real Alertmanager counts, for DEUCA
 partitions: ## three nodes under load while their network is cut in every way, for DEUCALION_PARTITION_TIME (30m)
 	TMPDIR=$(UNITTMP) DEUCALION_PARTITION_TIME=$(DEUCALION_PARTITION_TIME) $(GO) test -timeout 300m -count 1 -v -run '^TestPartitions$$' ./cluster
 
-compose-test: ## the nodes of deploy/compose in containers; installs and starts Debian's Docker Engine if none runs, for which it must be root
+compose-test: ## deploy/compose in containers, Grafana apart; installs and starts Debian's Docker Engine if none runs, for which it must be root
+	test/scripts/debian-haproxy.sh
+	test/scripts/debian-prometheus.sh
+	test/scripts/debian-netns.sh
 	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 $(GO) test -timeout 20m -count 1 -v ./test/compose
+	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 $(GO) test -timeout 20m -count 1 -v -run Compose ./test/fault
 
 upgrade: ## a cluster of the commit PREVIOUS is upgraded to this tree under load, node by node
 	test/scripts/upgrade.sh $(or $(PREVIOUS),$(error PREVIOUS names a commit))

@@ -1,0 +1,505 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fault_test
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/prompb"
+	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/test/client"
+	"github.com/deucaliondb/deucalion/test/fault"
+	"github.com/deucaliondb/deucalion/test/harness"
+)
+
+// composeConfig has what the nodes are to take from the options: a rule, and a target of this process.
+const composeConfig = `
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: [rules/fault.yml]
+scrape_configs:
+- job_name: test
+  static_configs: [{targets: ['%s']}]
+- job_name: deucalion
+  static_configs: [{targets: ['node1:9090', 'node2:9090', 'node3:9090']}]
+`
+
+const composeRules = `
+groups:
+- name: fault
+  rules: [{record: recorded, expr: vector(42)}]
+`
+
+// composeRun is the system under test and what was written to it.
+type composeRun struct {
+	*fault.Compose
+	system *fault.System
+	sent   []string
+}
+
+func requireEngine(t *testing.T) {
+	t.Helper()
+	if os.Getenv("DEUCALION_COMPOSE") != "1" {
+		t.Skip("needs a Docker Engine: make compose-test")
+	}
+}
+
+func mounts(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	require.NoError(t, err)
+	return string(text)
+}
+
+func startCompose(t *testing.T, o fault.ComposeOptions) *composeRun {
+	t.Helper()
+	o.Dir = t.TempDir()
+	c, err := fault.NewCompose(t.Context(), o)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(c.Logs(20))
+		}
+		require.NoError(t, c.Close())
+		require.FileExists(t, filepath.Join(o.Dir, "node1.log"))
+		require.NotContains(t, mounts(t), o.Dir)
+	})
+	return &composeRun{Compose: c, system: c.System()}
+}
+
+// TestComposeSystem does to the containers of deploy/compose what the fault suite does, each once.
+func TestComposeSystem(t *testing.T) {
+	requireEngine(t)
+	r := startCompose(t, fault.ComposeOptions{
+		Config: fmt.Sprintf(composeConfig, "172.30.93.1:9998"), Rules: composeRules,
+		Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB"},
+	})
+	require.Len(t, r.system.Nodes, 3)
+	for _, n := range r.system.Nodes {
+		r.awaitReady(t, n)
+		require.True(t, n.Running())
+		require.NoError(t, n.Start(), "of one that runs")
+	}
+	for i := range r.system.Nodes {
+		r.awaitBalancer(t, i, "UP")
+	}
+	r.send(t)
+	r.awaitEverywhere(t)
+	for _, part := range []struct {
+		name string
+		f    func(*testing.T)
+	}{
+		{"surroundings", r.surroundings},
+		{"options", r.options},
+		{"kill", r.kill},
+		{"crash", r.crash},
+		{"crash loop", r.crashLoop},
+		{"pause", r.pause},
+		{"unplug", r.unplug},
+		{"stop", r.stop},
+		{"packet filter", r.filter},
+		{"disk", r.fill},
+		{"wipe", r.wipe},
+	} {
+		if !t.Run(part.name, part.f) {
+			return
+		}
+		r.send(t)
+		r.awaitEverywhere(t)
+	}
+	cl := client.New(r.system.Balancer)
+	defer cl.Close()
+	harness.Await(t, time.Minute, "equal digests", func(ctx context.Context) error {
+		d, err := cl.Digest(ctx)
+		if err == nil && d.Result != "equal" {
+			err = fmt.Errorf("%s: %v", d.Result, d.Differing)
+		}
+		return err
+	})
+}
+
+// TestComposeFaults does faults to the containers of deploy/compose.
+func TestComposeFaults(t *testing.T) {
+	requireEngine(t)
+	c := startCompose(t, fault.ComposeOptions{
+		Config: config, Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB"},
+	})
+	o := options(t, c.system)
+	o.Floor = 0.1 // the engine takes its time to start a container, and a fault lasts as long
+	r, err := fault.Run(t.Context(), o)
+	require.NoError(t, err)
+	publish(t, r, "compose")
+}
+
+// TestComposeStack starts what a user gets, with the configuration of deploy/compose: what Prometheus is to scrape it
+// scrapes, Grafana apart, its alerts arrive at Alertmanager, and the ports are published.
+func TestComposeStack(t *testing.T) {
+	requireEngine(t)
+	// One that is never closed, as that of a process that is killed: the next one removes it.
+	abandoned := t.TempDir()
+	first, err := fault.NewCompose(t.Context(), fault.ComposeOptions{Dir: abandoned})
+	require.NoError(t, err)
+	require.NoError(t, first.System().Nodes[0].Pause())
+	require.NoError(t, first.System().Nodes[1].Unplug())
+	r := startCompose(t, fault.ComposeOptions{})
+	require.NotContains(t, mounts(t), abandoned)
+	for _, n := range r.system.Nodes {
+		r.awaitReady(t, n)
+	}
+	for port := 9090; port <= 9093; port++ {
+		cl := client.New(fmt.Sprintf("http://127.0.0.92:%d", port))
+		defer cl.Close()
+		for job, targets := range map[string]int{"deucalion": 3, "haproxy": 1, "node": 1, "alertmanager": 1} {
+			query := fmt.Sprintf("count(up{job=%q} == 1) == %d", job, targets)
+			harness.Await(t, 2*time.Minute, query, func(ctx context.Context) error { return requireResult(ctx, cl, query) })
+		}
+	}
+	cl := client.New("http://127.0.0.92:9094")
+	defer cl.Close()
+	harness.Await(t, 2*time.Minute, "an alert", func(ctx context.Context) error {
+		resp, err := cl.Get(ctx, "/api/v2/alerts", nil)
+		if err == nil && !strings.Contains(string(resp.Body), "DeucalionDeadMansSwitch") {
+			err = fmt.Errorf("alerts are %s", resp.Body)
+		}
+		return err
+	})
+}
+
+// surroundings are the other containers, on the network of the clients.
+func (r *composeRun) surroundings(t *testing.T) {
+	for service, path := range map[string]string{"node-exporter": ":9100/metrics", "alertmanager": ":9093/-/ready", "haproxy": ":8404/metrics"} {
+		harness.Await(t, time.Minute, service, func(ctx context.Context) error {
+			ip, err := r.Addr(ctx, service)
+			if err != nil {
+				return err
+			}
+			return get(ctx, "http://"+ip+path)
+		})
+	}
+}
+
+// options are in force: flags, rules, configuration, and a target that this process listens on.
+func (r *composeRun) options(t *testing.T) {
+	require.Equal(t, "172.30.93.1", r.system.Listen)
+	l, err := net.Listen("tcp", r.system.Listen+":9998")
+	require.NoError(t, err)
+	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "of_this_process 1\n")
+	})}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	defer func() {
+		require.NoError(t, srv.Close())
+		require.ErrorIs(t, <-done, http.ErrServerClosed)
+	}()
+	for _, query := range []string{"of_this_process", "recorded == 42", `count(up{job="deucalion"} == 1) == 3`} {
+		for _, n := range r.system.Nodes {
+			cl := n.Client()
+			defer cl.Close()
+			harness.Await(t, time.Minute, query, func(ctx context.Context) error { return requireResult(ctx, cl, query) })
+		}
+	}
+}
+
+func (r *composeRun) kill(t *testing.T) {
+	n := r.system.Nodes[0]
+	require.NoError(t, n.Pause(), "so that it is killed while it is frozen")
+	require.NoError(t, n.Kill())
+	require.False(t, n.Running())
+	require.Zero(t, n.PID())
+	require.NoError(t, n.Kill(), "of one that does not run")
+	r.awaitBalancer(t, 0, "DOWN")
+	r.send(t)
+	require.NoError(t, n.Start())
+	r.awaitReady(t, n)
+	r.awaitBalancer(t, 0, "UP")
+}
+
+// crash ends a node's process behind the engine's back, which starts it again.
+func (r *composeRun) crash(t *testing.T) {
+	n := r.system.Nodes[1]
+	end := func() int {
+		pid := n.PID()
+		p, err := os.FindProcess(pid)
+		require.NoError(t, err)
+		require.NoError(t, p.Kill())
+		return pid
+	}
+	before := end()
+	harness.Await(t, time.Minute, "a new process", func(context.Context) error {
+		if pid := n.PID(); pid == 0 || pid == before {
+			return fmt.Errorf("pid %d, was %d", pid, before)
+		}
+		return nil
+	})
+	require.NoError(t, n.Start())
+	r.awaitReady(t, n)
+	end()
+	require.NoError(t, n.Kill(), "of one that has just ended")
+	require.False(t, n.Running())
+	require.NoError(t, n.Start())
+	r.awaitReady(t, n)
+	r.awaitBalancer(t, 1, "UP")
+}
+
+// crashLoop lets a node end again and again, for it may not use its disk.
+func (r *composeRun) crashLoop(t *testing.T) {
+	n := r.system.Nodes[1]
+	require.NoError(t, n.Kill())
+	require.NoError(t, os.Chmod(n.Dir, 0))
+	waits := func(context.Context) error {
+		if n.Running() {
+			return errors.New("it runs")
+		}
+		return nil
+	}
+	require.NoError(t, n.Start())
+	harness.Await(t, time.Minute, "the engine to wait", waits)
+	require.NoError(t, n.Kill(), "while there is no process")
+	require.NoError(t, n.Start())
+	harness.Await(t, time.Minute, "the engine to wait", waits)
+	require.NoError(t, os.Chmod(n.Dir, 0o755))
+	require.NoError(t, n.Start())
+	r.awaitReady(t, n)
+	r.awaitBalancer(t, 1, "UP")
+}
+
+func (r *composeRun) pause(t *testing.T) {
+	n := r.system.Nodes[1]
+	require.NoError(t, n.Pause())
+	require.True(t, n.Running())
+	r.awaitBalancer(t, 1, "DOWN")
+	r.send(t)
+	require.NoError(t, n.Resume())
+	require.NoError(t, n.Resume(), "of one that is not frozen")
+	r.awaitReady(t, n)
+	r.awaitBalancer(t, 1, "UP")
+}
+
+func (r *composeRun) unplug(t *testing.T) {
+	n := r.system.Nodes[2]
+	begin := time.Now()
+	require.NoError(t, n.Unplug())
+	r.awaitBalancer(t, 2, "DOWN")
+	t.Logf("left out after %s", time.Since(begin).Round(time.Millisecond))
+	for _, addr := range n.Addrs {
+		require.Error(t, dial(t, addr), "from this process")
+	}
+	require.Error(t, reach(t, r.system.Nodes[0], n, 3), "from another node")
+	r.send(t)
+	require.NoError(t, n.Plug())
+	require.NoError(t, n.Plug(), "of one that is plugged in")
+	r.awaitReady(t, n)
+	r.awaitBalancer(t, 2, "UP")
+	require.NoError(t, reach(t, r.system.Nodes[0], n, 30))
+
+	// One that is started without its networks has them again after Plug.
+	require.NoError(t, n.Unplug())
+	require.NoError(t, n.Kill())
+	require.NoError(t, n.Start())
+	require.NoError(t, n.Plug())
+	r.awaitReady(t, n)
+
+	// So has one that did not run.
+	require.NoError(t, n.Unplug())
+	require.NoError(t, n.Kill())
+	require.NoError(t, n.Plug())
+	require.NoError(t, n.Start())
+	r.awaitReady(t, n)
+}
+
+func (r *composeRun) stop(t *testing.T) {
+	n := r.system.Nodes[0]
+	require.NoError(t, n.Stop())
+	require.False(t, n.Running())
+	_, err := n.Enter()
+	require.Error(t, err)
+	r.send(t)
+	require.NoError(t, n.Start())
+	r.awaitReady(t, n)
+}
+
+// filter cuts a node off one other by a rule in its own network.
+func (r *composeRun) filter(t *testing.T) {
+	a, b, c := r.system.Nodes[0], r.system.Nodes[1], r.system.Nodes[2]
+	enter, err := a.Enter()
+	require.NoError(t, err)
+	rule := []string{"INPUT", "--source", b.Addrs[0], "--jump", "DROP"}
+	require.NoError(t, command(t, enter, append([]string{"iptables", "--append"}, rule...)...))
+	require.Error(t, reach(t, b, a, 3))
+	require.NoError(t, reach(t, c, a, 30))
+	require.NoError(t, command(t, enter, append([]string{"iptables", "--delete"}, rule...)...))
+	require.NoError(t, reach(t, b, a, 30))
+	r.awaitReady(t, a)
+}
+
+// fill leaves a node too little room on its disk.
+func (r *composeRun) fill(t *testing.T) {
+	n := r.system.Nodes[1]
+	ballast := filepath.Join(n.Dir, "ballast")
+	f, err := os.Create(ballast)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = io.Copy(f, zeros{})
+	require.ErrorContains(t, err, "no space left")
+	cl := n.Client()
+	defer cl.Close()
+	harness.Await(t, time.Minute, "node to be unready", func(ctx context.Context) error {
+		resp, err := cl.Do(ctx, http.MethodGet, "/-/ready", nil, nil)
+		if err == nil && resp.Status/100 == 2 {
+			return errors.New("it is ready")
+		}
+		return nil
+	})
+	r.awaitBalancer(t, 1, "DOWN")
+	require.NoError(t, os.Remove(ballast))
+	require.NoError(t, f.Close())
+	require.NoError(t, n.Start(), "if it had ended")
+	r.awaitReady(t, n)
+	r.awaitBalancer(t, 1, "UP")
+}
+
+// wipe removes the data of a node from outside.
+func (r *composeRun) wipe(t *testing.T) {
+	n := r.system.Nodes[2]
+	require.NoError(t, n.Kill())
+	entries, err := os.ReadDir(n.Dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, entries)
+	for _, e := range entries {
+		require.NoError(t, os.RemoveAll(filepath.Join(n.Dir, e.Name())))
+	}
+	require.NoError(t, n.Start())
+	r.awaitReady(t, n)
+}
+
+// zeros never end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func (r *composeRun) awaitReady(t *testing.T, n *fault.Node) {
+	t.Helper()
+	cl := n.Client()
+	defer cl.Close()
+	harness.Await(t, time.Minute, n.Name+" to be ready", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		_, err := cl.Get(ctx, "/-/ready", nil)
+		return err
+	})
+}
+
+// awaitBalancer waits until HAProxy holds a node for UP or DOWN.
+func (r *composeRun) awaitBalancer(t *testing.T, node int, want string) {
+	t.Helper()
+	cl := client.New(strings.Replace(r.system.Balancer, ":9090", ":8404", 1))
+	defer cl.Close()
+	harness.Await(t, time.Minute, fmt.Sprintf("node%d to be %s", node+1, want), func(ctx context.Context) error {
+		resp, err := cl.Get(ctx, "/stats;csv", nil)
+		if err != nil {
+			return err
+		}
+		rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(string(resp.Body), "# "))).ReadAll()
+		if err != nil {
+			return err
+		}
+		column := slices.Index(rows[0], "status")
+		for _, row := range rows[1:] {
+			if row[0] == "nodes" && row[1] == fmt.Sprintf("node%d", node+1) && row[column] == want {
+				return nil
+			}
+		}
+		return fmt.Errorf("not so in %s", resp.Body)
+	})
+}
+
+// send writes a series through the balancer.
+func (r *composeRun) send(t *testing.T) {
+	t.Helper()
+	name := fmt.Sprint(len(r.sent))
+	cl := client.New(r.system.Balancer)
+	defer cl.Close()
+	harness.Await(t, time.Minute, "a write", func(ctx context.Context) error {
+		return cl.Write(ctx, []prompb.TimeSeries{{
+			Labels:  client.Labels("__name__", "sent", "number", name),
+			Samples: []prompb.Sample{{Timestamp: time.Now().UnixMilli(), Value: 1}},
+		}})
+	})
+	r.sent = append(r.sent, name)
+}
+
+// awaitEverywhere waits until each node, asked itself, has all that was sent.
+func (r *composeRun) awaitEverywhere(t *testing.T) {
+	t.Helper()
+	want := slices.Sorted(slices.Values(r.sent))
+	for _, n := range r.system.Nodes {
+		cl := n.Client().At(client.Linearizable)
+		defer cl.Close()
+		var got []string
+		harness.Await(t, time.Minute, "a read of "+n.Name, func(ctx context.Context) error {
+			return cl.Data(ctx, "/api/v1/label/number/values", nil, &got)
+		})
+		require.Equal(t, want, got, n.Name)
+	}
+}
+
+func requireResult(ctx context.Context, cl *client.Client, query string) error {
+	var data struct{ Result []any }
+	if err := cl.Data(ctx, "/api/v1/query", url.Values{"query": {query}}, &data); err != nil {
+		return err
+	}
+	if len(data.Result) == 0 {
+		return errors.New("no result")
+	}
+	return nil
+}
+
+func get(ctx context.Context, url string) error {
+	cl := client.New(url)
+	defer cl.Close()
+	_, err := cl.Get(ctx, "", nil)
+	return err
+}
+
+func dial(t *testing.T, addr string) error {
+	conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(t.Context(), "tcp", addr+":9090")
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// reach connects from one node to the port of another for its peers, within some seconds.
+func reach(t *testing.T, from, to *fault.Node, seconds int) error {
+	enter, err := from.Enter()
+	require.NoError(t, err)
+	return command(t, enter, "timeout", fmt.Sprint(seconds), "bash", "-c", "exec 3<>/dev/tcp/"+to.Addrs[0]+"/9190")
+}
+
+func command(t *testing.T, prefix []string, args ...string) error {
+	all := append(slices.Clone(prefix), args...)
+	out, err := exec.CommandContext(t.Context(), all[0], all[1:]...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%v: %w: %s", all, err, out)
+	}
+	return err
+}
