@@ -74,6 +74,14 @@ func (s *Server) Running() bool {
 	return !exited
 }
 
+// PID is the server's process id; 0 when it does not run.
+func (s *Server) PID() int {
+	if !s.Running() {
+		return 0
+	}
+	return s.Process().PID()
+}
+
 // Kill ends the server by SIGKILL and waits for the end; one that does not run is left alone.
 func (s *Server) Kill() error {
 	if !s.Running() {
