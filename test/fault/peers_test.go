@@ -23,7 +23,7 @@ import (
 	"github.com/deucaliondb/deucalion/test/netns"
 )
 
-// Each system for comparison takes writes, is scraped for, is read back, and goes on after kill -9; nothing is left of it.
+// Each system for comparison takes writes, is scraped for, is read back, and goes on after a stop and a kill -9; nothing is left of it.
 func TestPeers(t *testing.T) {
 	if err := netns.Check(); err != nil {
 		t.Skip(err)
@@ -89,7 +89,7 @@ func checkScrapes(t *testing.T, p *fault.Peer, s *fault.Scrapes) {
 	require.Positive(t, s.Summary().Stored)
 }
 
-// checkNode writes to a node, reads back before and after a kill -9, and takes it off its network.
+// checkNode writes to a node, reads back before and after a stop and a kill -9, and takes it off its network.
 func checkNode(t *testing.T, p *fault.Peer, i int) {
 	t.Helper()
 	n := p.Nodes[i]
@@ -121,12 +121,14 @@ func checkNode(t *testing.T, p *fault.Peer, i int) {
 	require.Equal(t, 1, got.Len())
 
 	require.Positive(t, n.PID())
-	require.NoError(t, n.Kill())
-	require.Zero(t, n.PID())
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	require.NoError(t, p.Start(ctx))
-	require.Empty(t, client.Diff(want, read(), 10), "after kill -9; it was read before, and so it is on the disk")
+	for _, end := range []func() error{n.Stop, n.Kill} {
+		require.NoError(t, end())
+		require.Zero(t, n.PID())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.NoError(t, p.Start(ctx))
+		require.Empty(t, client.Diff(want, read(), 10), "a stop has written it to the disk")
+	}
 
 	enter, err := n.Enter()
 	require.NoError(t, err)
@@ -134,7 +136,7 @@ func checkNode(t *testing.T, p *fault.Peer, i int) {
 	require.NoError(t, err)
 	require.Contains(t, string(out), n.Addrs[0])
 	require.NoError(t, n.Unplug())
-	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err = p.Readers[i].Read(ctx, 0, 1<<50, matchers...)
 	require.Error(t, err)
