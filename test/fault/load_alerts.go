@@ -24,8 +24,9 @@ const (
 	alertWrite = 10 * time.Second
 	// maxAlerts bounds the memory of a run: a day of one alert every five seconds.
 	maxAlerts = 20000
-	// maxStarts is how many different starts of an alert are kept.
-	maxStarts = 4
+	// alertShift is by how much the starts of an alert may differ: a leader that has no time for the evaluation at which an alert
+	// fires, fires it at the next one, and the leader after it works out when it should have been.
+	alertShift = 5 * time.Second
 )
 
 // Alerts begins and ends alerts, and is the Alertmanager that is told of them. An alert is on while the newest sample of its
@@ -36,15 +37,19 @@ type Alerts struct {
 	// Write stores samples in the servers under test. It may try again until its context ends; nil means acknowledged.
 	Write func(ctx context.Context, series []prompb.TimeSeries) error
 	// Every is the time from the beginning of an alert to that of the next, and Hold the shortest time that one lasts; some last
-	// up to twice as long. Hold must be several times the servers' --rules.alert.resend-delay: a notification may get lost. Both are
-	// set before Run.
+	// up to twice as long. Hold must be several times the servers' --rules.alert.resend-delay: a notification may get lost. All fields
+	// are set before Run.
 	Every, Hold time.Duration
+	// Outage is the time without an acknowledged write that is taken for a time of doubt: rules were not evaluated either, and the servers
+	// take alerts up again only within a minute.
+	Outage time.Duration
 
 	web *webServer
 
 	mu            sync.Mutex // protects the following
 	alerts        []*alertFate
 	next          time.Time // when another one begins
+	wrote         time.Time // the last time that no write was outstanding
 	doubts        [][2]time.Time
 	unknown       lineList
 	notifications int
@@ -55,12 +60,12 @@ type alertFate struct {
 	sent, begun   time.Time // it was to begin, and that was acknowledged
 	ending, ended time.Time // it was to end, and that was acknowledged
 
-	starts []time.Time // different ones
-	told   time.Time   // first notification that it is on
-	early  time.Time   // first notification that it is over before it was to end
-	over   time.Time   // first notification that it is over after that
-	until  time.Time   // so long the newest notification holds
-	again  bool        // notified as on after it was notified as over
+	start, lastStart time.Time // the earliest and the latest that it was notified with
+	told             time.Time // first notification that it is on
+	early            time.Time // newest notification that it is over, before it was to end
+	over             time.Time // first notification that it is over, after that
+	until            time.Time // so long the newest notification holds
+	again            bool      // notified as on after it was notified as over
 }
 
 // AlertsSummary is what a report says of the alerts of a run.
@@ -73,13 +78,15 @@ type AlertsSummary struct {
 	Expired int
 	// Again were told to be on after they were told to be over, as when a message of the last leader is late.
 	Again int
+	// Shifted ones started at times that differ a little.
+	Shifted int
 	// Slowest is the longest time from the acknowledgement of a beginning to the first notification.
 	Slowest time.Duration
 }
 
 // NewAlerts listens on an IP address.
 func NewAlerts(listen string) (*Alerts, error) {
-	a := &Alerts{Every: 5 * time.Second, Hold: 20 * time.Second, unknown: lineList{limit: 10}}
+	a := &Alerts{Every: 5 * time.Second, Hold: 20 * time.Second, Outage: 45 * time.Second, unknown: lineList{limit: 10}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/v2/alerts", a.receive)
 	var err error
@@ -147,17 +154,20 @@ func (a *Alerts) every(ctx context.Context, f func() bool) {
 // step writes the state of every alert that has not ended.
 func (a *Alerts) step(ctx context.Context, begin bool) {
 	series, ones, zeros := a.batch(time.Now(), begin)
-	if len(series) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, alertWrite)
-	defer cancel()
-	if a.Write(ctx, series) != nil {
-		return // with the next step
+	if len(series) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, alertWrite)
+		defer cancel()
+		if a.Write(ctx, series) != nil {
+			return // with the next step
+		}
 	}
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !a.wrote.IsZero() && now.Sub(a.wrote) > a.Outage {
+		a.doubts = append(a.doubts, [2]time.Time{a.wrote, now.Add(alertWrite)})
+	}
+	a.wrote = now
 	for _, f := range ones {
 		if f.begun.IsZero() {
 			f.begun = now
@@ -230,9 +240,11 @@ func (a *Alerts) note(n alertNotice, now time.Time) {
 		return
 	}
 	f := a.alerts[i]
-	same := func(t time.Time) bool { return t.Equal(n.StartsAt) }
-	if len(f.starts) < maxStarts && !slices.ContainsFunc(f.starts, same) {
-		f.starts = append(f.starts, n.StartsAt)
+	if f.start.IsZero() || n.StartsAt.Before(f.start) {
+		f.start = n.StartsAt
+	}
+	if n.StartsAt.After(f.lastStart) {
+		f.lastStart = n.StartsAt
 	}
 	f.note(n.EndsAt, now)
 }
@@ -300,8 +312,8 @@ func (f *alertFate) judge(out *lineList, n int, now time.Time) {
 		out.addf("alert %d: its beginning was never acknowledged", n)
 		return
 	}
-	if len(f.starts) > 1 {
-		out.addf("alert %d fired more than once: it started at %v", n, f.starts)
+	if f.lastStart.Sub(f.start) > alertShift {
+		out.addf("alert %d fired more than once: it started at %v and at %v", n, f.start, f.lastStart)
 	}
 	if !f.early.IsZero() {
 		out.addf("alert %d was notified as over at %v, while it was on", n, f.early)
@@ -338,6 +350,9 @@ func (a *Alerts) Summary() AlertsSummary {
 		}
 		if f.again {
 			s.Again++
+		}
+		if shift := f.lastStart.Sub(f.start); shift > 0 && shift <= alertShift {
+			s.Shifted++
 		}
 		if !f.told.IsZero() {
 			s.Slowest = max(s.Slowest, f.told.Sub(f.begun))

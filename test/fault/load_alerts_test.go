@@ -40,11 +40,11 @@ type ruler struct {
 }
 
 func (r *ruler) write(_ context.Context, series []prompb.TimeSeries) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.refuse != nil && r.refuse() {
 		return errors.New("no leader")
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	var notices []map[string]any
 	for _, ts := range series {
 		n := ts.Labels[1].Value
@@ -87,24 +87,33 @@ func (r *ruler) notify(notices []map[string]any) {
 	}
 }
 
-// notified runs alerts against r until some have begun, and finishes.
-func notified(t *testing.T, r *ruler) *fault.Alerts {
+// notify runs alerts against r until the function that it returns is called, which finishes.
+func notify(t *testing.T, r *ruler, outage time.Duration) (*fault.Alerts, func()) {
 	t.Helper()
 	a, err := fault.NewAlerts("127.0.0.1")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, a.Close()) })
 	r.t, r.alerts, r.times, r.start = t, a, map[string]int{}, map[string]time.Time{}
-	a.Write, a.Every, a.Hold = r.write, 20*time.Millisecond, 100*time.Millisecond
+	a.Write, a.Every, a.Hold, a.Outage = r.write, 20*time.Millisecond, 100*time.Millisecond, outage
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		a.Run(ctx)
 	}()
+	return a, func() {
+		cancel()
+		<-done
+		a.Finish(t.Context(), 5*time.Second)
+	}
+}
+
+// notified runs alerts against r until some have begun, and finishes.
+func notified(t *testing.T, r *ruler) *fault.Alerts {
+	t.Helper()
+	a, finish := notify(t, r, time.Hour)
 	require.Eventually(t, func() bool { return a.Summary().Begun >= 5 }, 30*time.Second, 5*time.Millisecond)
-	cancel()
-	<-done
-	a.Finish(t.Context(), 5*time.Second)
+	finish()
 	return a
 }
 
@@ -146,7 +155,7 @@ func TestAlertsFindFaults(t *testing.T) {
 		}, "alert 2 was notified only when it was over"},
 		"anew": {func(times int, notice map[string]any) []map[string]any {
 			if times == 2 {
-				notice["startsAt"] = time.Now()
+				notice["startsAt"] = time.Now().Add(10 * time.Second)
 			}
 			return []map[string]any{notice}
 		}, "alert 2 fired more than once"},
@@ -191,11 +200,43 @@ func TestAlertsFindFaults(t *testing.T) {
 	}
 }
 
+// A start that differs by missed evaluations is no second alert.
+func TestAlertsShift(t *testing.T) {
+	a := notified(t, &ruler{change: func(_ string, times int, notice map[string]any) []map[string]any {
+		if times == 2 {
+			notice["startsAt"] = notice["startsAt"].(time.Time).Add(-2 * time.Second)
+		}
+		return []map[string]any{notice}
+	}})
+	require.Empty(t, a.Findings(10))
+	require.Equal(t, a.Summary().Begun, a.Summary().Shifted)
+}
+
+// While no write is acknowledged for long, alerts may begin anew.
+func TestAlertsOfAnOutage(t *testing.T) {
+	outage := time.Time{}
+	r := &ruler{change: func(_ string, _ int, notice map[string]any) []map[string]any {
+		if !outage.IsZero() {
+			notice["startsAt"] = time.Now().Add(10 * time.Second)
+		}
+		return []map[string]any{notice}
+	}}
+	r.refuse = func() bool { return !outage.IsZero() && time.Since(outage) < time.Second }
+	a, finish := notify(t, r, 500*time.Millisecond)
+	require.Eventually(t, func() bool { return a.Summary().Begun >= 2 }, 30*time.Second, 5*time.Millisecond)
+	r.mu.Lock()
+	outage = time.Now()
+	r.mu.Unlock()
+	require.Eventually(t, func() bool { return a.Summary().Doubtful >= 2 }, 30*time.Second, 5*time.Millisecond)
+	finish()
+	require.Empty(t, a.Findings(10))
+}
+
 // Only alerts that were there at the time of doubt are not judged.
 func TestAlertsDoubt(t *testing.T) {
 	a := notified(t, &ruler{change: func(_ string, times int, notice map[string]any) []map[string]any {
 		if times == 2 {
-			notice["startsAt"] = time.Now()
+			notice["startsAt"] = time.Now().Add(10 * time.Second)
 		}
 		return []map[string]any{notice}
 	}})

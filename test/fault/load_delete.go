@@ -26,8 +26,8 @@ const (
 	deleteStep  = 2
 	// deleteRounds is how long a series is worked on.
 	deleteRounds = 8
-	// deleteAttempts is how often a call is tried before its fate stays unknown, deleteTimeout bounds each.
-	deleteAttempts = 30
+	// deletePatience is how long a call is tried again before its fate stays unknown, deleteTimeout bounds each attempt.
+	deletePatience = time.Minute
 	deleteTimeout  = 10 * time.Second
 	deleteRetry    = 200 * time.Millisecond
 )
@@ -78,7 +78,7 @@ type deleteCall struct {
 	used bool // a late write has gone between the samples of this one
 }
 
-// Run works until ctx ends.
+// Run works until ctx ends and what is under way has its answer.
 func (d *Deletes) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	for i := range d.Workers {
@@ -104,11 +104,11 @@ func (d *Deletes) add() *deleteSeries {
 func (d *Deletes) work(ctx context.Context, s *deleteSeries, rng *rand.Rand) {
 	last := int64(0)
 	var writes []*deleteCall
-	for range deleteRounds {
+	for round := 0; round < deleteRounds && ctx.Err() == nil; round++ {
 		first := max(last+deleteStep, time.Now().UnixMilli())
 		w := d.write(ctx, s, first, rng)
 		writes, last = append(writes, w), w.last
-		if rng.IntN(3) == 0 {
+		if rng.IntN(3) == 0 || ctx.Err() != nil {
 			continue
 		}
 		c := &deleteCall{delete: true, first: math.MinInt64, last: math.MaxInt64}
@@ -123,7 +123,7 @@ func (d *Deletes) work(ctx context.Context, s *deleteSeries, rng *rand.Rand) {
 			return // no later sample could be judged
 		}
 		for _, w := range writes {
-			if d.Late && !w.used && w.first <= c.last && w.last >= c.first {
+			if d.Late && ctx.Err() == nil && !w.used && w.first <= c.last && w.last >= c.first {
 				w.used = true
 				d.write(ctx, s, w.first+1, rng)
 				break
@@ -144,7 +144,7 @@ func (d *Deletes) call(ctx context.Context, s *deleteSeries, c *deleteCall, rng 
 	s.calls = append(s.calls, c)
 	d.mu.Unlock()
 	effects := 0
-	for range deleteAttempts {
+	for begin := time.Now(); time.Since(begin) < deletePatience; {
 		err := d.attempt(ctx, d.Clients[rng.IntN(len(d.Clients))], s, c)
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			effects++
@@ -168,7 +168,7 @@ func (d *Deletes) call(ctx context.Context, s *deleteSeries, c *deleteCall, rng 
 }
 
 func (d *Deletes) attempt(ctx context.Context, cl *client.Client, s *deleteSeries, c *deleteCall) error {
-	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
 	defer cancel()
 	if !c.delete {
 		return cl.Write(ctx, []prompb.TimeSeries{{Labels: s.labels, Samples: c.samples()}})
