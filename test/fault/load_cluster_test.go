@@ -19,6 +19,7 @@ import (
 	"github.com/deucaliondb/deucalion/test/client"
 	"github.com/deucaliondb/deucalion/test/fault"
 	"github.com/deucaliondb/deucalion/test/harness"
+	"github.com/deucaliondb/deucalion/test/local"
 )
 
 // Alerts, scrapes and deletes of a real cluster whose leader is killed twice.
@@ -34,7 +35,9 @@ func TestLoadOfCluster(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(alerts.Rules()), 0o644))
 	require.NoError(t, os.WriteFile(conf, []byte("storage: {tsdb: {out_of_order_time_window: 30m}}\nrule_files: [rules.yml]\n"+
 		"alerting: {alertmanagers: [{static_configs: [{targets: ['"+alerts.Address()+"']}]}]}\nscrape_configs:\n"+scrapes.ScrapeConfig()), 0o644))
-	c := harness.New(t, "--config.file="+conf, "--rules.alert.resend-delay=2s")
+	bin, _ := built.get(t)
+	c := harness.Prepare(t, local.ClusterOptions{Bin: bin, Flags: []string{"--config.file=" + conf, "--rules.alert.resend-delay=2s"}})
+	harness.Start(t, c)
 	clients := harness.Clients(t, c.Nodes)
 
 	alerts.Every, alerts.Hold = time.Second, 8*time.Second

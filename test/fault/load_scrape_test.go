@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/prometheus/config"
+	promconfig "github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/prompb"
@@ -56,7 +56,7 @@ func scraped(t *testing.T) (*fault.Scrapes, client.Data) {
 // scrapeURLs reads the configuration as a Prometheus does.
 func scrapeURLs(t *testing.T, s *fault.Scrapes) (out []string) {
 	t.Helper()
-	var jobs []*config.ScrapeConfig
+	var jobs []*promconfig.ScrapeConfig
 	require.NoError(t, yaml.UnmarshalStrict([]byte(s.ScrapeConfig()), &jobs))
 	require.Len(t, jobs, 1)
 	for _, d := range jobs[0].ServiceDiscoveryConfigs {

@@ -33,6 +33,8 @@ type Node struct {
 	URL string
 	// Dir is its data directory as this process sees it.
 	Dir string
+	// Log is the file that its output goes to; "" if there is none.
+	Log string
 	// Addrs are its IP addresses: the one that its peers use comes first.
 	Addrs []string
 	// Enter is the start of a command that runs a program in the node's network: nsenter, or ip netns exec. It is asked

@@ -38,7 +38,7 @@ func run(m *testing.M, tags []string) int {
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	bin, err := local.Build(ctx, dir, tags...)
+	bin, err := local.Build(ctx, dir, "", tags...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -15,9 +15,48 @@ import (
 // was never sent, no series of others either. It returns at most limit findings; nil is as it should be.
 // No writer may run meanwhile.
 func (l *Ledger) Check(data client.Data, limit int) []string {
+	return l.Audit(data).Strings(limit)
+}
+
+// Finding is a difference between the book and what a server has.
+type Finding struct {
+	Lost bool  // acknowledged and not there; else there and never sent, or not as it was sent
+	T    int64 // timestamp of the sample, ms; 0 for a series of others
+	Text string
+}
+
+// Findings is what an audit gave; empty is as it should be.
+type Findings []Finding
+
+// Count tells how many samples were lost, and how many are there that were not sent so.
+func (f Findings) Count() (lost, ghosts int) {
+	for _, one := range f {
+		if one.Lost {
+			lost++
+		} else {
+			ghosts++
+		}
+	}
+	return lost, ghosts
+}
+
+// Strings are at most limit findings, and a count of the rest.
+func (f Findings) Strings(limit int) []string {
+	var out []string
+	for _, one := range f[:min(limit, len(f))] {
+		out = append(out, one.Text)
+	}
+	if more := len(f) - limit; more > 0 {
+		out = append(out, fmt.Sprintf("and %d more findings", more))
+	}
+	return out
+}
+
+// Audit is Check with every finding.
+func (l *Ledger) Audit(data client.Data) Findings {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := checker{limit: limit}
+	var c checker
 	known := map[string]bool{}
 	for _, s := range l.series {
 		key := client.Key(s.labels)
@@ -26,47 +65,54 @@ func (l *Ledger) Check(data client.Data, limit int) []string {
 	}
 	for _, key := range data.Keys() {
 		if !known[key] {
-			c.addf("series that was never sent: %s", key)
+			c.addf(false, 0, "series that was never sent: %s", key)
 		}
-	}
-	if more := c.count - len(c.found); more > 0 {
-		c.found = append(c.found, fmt.Sprintf("and %d more findings", more))
 	}
 	return c.found
 }
 
-type checker struct {
-	found []string
-	count int
-	limit int
-}
+type checker struct{ found Findings }
 
-func (c *checker) addf(format string, args ...any) {
-	if c.count++; c.count <= c.limit {
-		c.found = append(c.found, fmt.Sprintf(format, args...))
-	}
+func (c *checker) addf(lost bool, t int64, format string, args ...any) {
+	c.found = append(c.found, Finding{Lost: lost, T: t, Text: fmt.Sprintf(format, args...)})
 }
 
 func (c *checker) series(s *series, key string, got []client.Sample) {
+	sent := s.index()
 	present := make([]bool, len(s.times))
 	for _, sample := range got {
-		k, sent := slices.BinarySearch(s.times, sample.T)
+		k, ok := sent(sample.T)
 		switch {
-		case !sent:
-			c.addf("sample that was never sent: %s %s", key, sample)
+		case !ok:
+			c.addf(false, sample.T, "sample that was never sent: %s %s", key, sample)
 		case present[k]:
-			c.addf("sample twice: %s %s", key, sample)
+			c.addf(false, sample.T, "sample twice: %s %s", key, sample)
 		case sample != s.sample(k):
-			c.addf("sample altered: %s sent %s, found %s", key, s.sample(k), sample)
+			c.addf(false, sample.T, "sample altered: %s sent %s, found %s", key, s.sample(k), sample)
 		}
-		if sent {
+		if ok {
 			present[k] = true
 		}
 	}
 	for k, acked := range s.acked {
 		if acked && !present[k] {
-			c.addf("acknowledged sample lost: %s %s", key, s.sample(k))
+			c.addf(true, s.times[k], "acknowledged sample lost: %s %s", key, s.sample(k))
 		}
+	}
+}
+
+// index gives a function that finds the place of a timestamp in the order of sending.
+func (s *series) index() func(t int64) (int, bool) {
+	if slices.IsSorted(s.times) {
+		return func(t int64) (int, bool) { return slices.BinarySearch(s.times, t) }
+	}
+	places := make(map[int64]int, len(s.times))
+	for k, t := range s.times {
+		places[t] = k
+	}
+	return func(t int64) (int, bool) {
+		k, ok := places[t]
+		return k, ok
 	}
 }
 

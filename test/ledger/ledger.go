@@ -28,6 +28,8 @@ type Ledger struct {
 	acks   []ack
 	faults []string // answers that no writer may get
 	tries  map[string]int
+	sent   int // samples
+	acked  int
 	last   time.Time     // of the newest acknowledgement, or of the end of a pause
 	gap    time.Duration // longest time without one
 }
@@ -37,7 +39,7 @@ type series struct {
 	number int // names the series in its values
 	labels []prompb.Label
 	hist   bool
-	times  []int64 // ms, increasing
+	times  []int64 // ms, each once; increasing unless the load is late
 	acked  []bool
 }
 
@@ -110,6 +112,7 @@ func (l *Ledger) next(ss []*series, times []int64) (*batch, error) {
 		s.acked = append(s.acked, make([]bool, len(times))...)
 		request = append(request, ts)
 	}
+	l.sent += len(ss) * len(times)
 	var err error
 	b.body, err = client.Encode(request)
 	return b, err
@@ -124,6 +127,7 @@ func (l *Ledger) acknowledge(b *batch, start time.Time) {
 			s.acked[k] = true
 		}
 	}
+	l.acked += len(b.series) * (b.to - b.from)
 	now := time.Now()
 	if !l.last.IsZero() {
 		l.gap = max(l.gap, now.Sub(l.last))
@@ -156,24 +160,17 @@ func (l *Ledger) Acks() int {
 	return len(l.acks)
 }
 
-// AckedSamples counts the acknowledged samples.
-func (l *Ledger) AckedSamples() int {
+// Samples counts those that were sent, and those of them that were acknowledged.
+func (l *Ledger) Samples() (sent, acked int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, acked := l.samplesLocked()
-	return acked
+	return l.sent, l.acked
 }
 
-func (l *Ledger) samplesLocked() (sent, acked int) {
-	for _, s := range l.series {
-		sent += len(s.times)
-		for _, ok := range s.acked {
-			if ok {
-				acked++
-			}
-		}
-	}
-	return sent, acked
+// AckedSamples counts the acknowledged samples.
+func (l *Ledger) AckedSamples() int {
+	_, acked := l.Samples()
+	return acked
 }
 
 // AckedSince gives the end of the first acknowledgement of an attempt that began at t or later.
@@ -203,7 +200,6 @@ func (l *Ledger) Faults() []string {
 func (l *Ledger) Summary() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	sent, acked := l.samplesLocked()
 	return fmt.Sprintf("%d series, %d samples sent, %d acknowledged, attempts %v, longest time without an acknowledged write %s",
-		len(l.series), sent, acked, l.tries, l.gap.Round(time.Millisecond))
+		len(l.series), l.sent, l.acked, l.tries, l.gap.Round(time.Millisecond))
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ type Load struct {
 	Series   int              // of each writer; every fifth is of histograms
 	Samples  int              // per series in one request
 	Interval time.Duration    // between the requests of a writer; 0 means as fast as acknowledged
+	Late     time.Duration    // samples are up to so old, in no order; 0 means in order and new
+	Acked    func()           // called after each acknowledgement, if not nil; it must not block
 	Seed     uint64           // of the choice of targets
 }
 
@@ -81,43 +84,65 @@ func (w *Writers) Resume() {
 func (w *Writers) write(ctx context.Context, mine []*series, rng *rand.Rand) {
 	ticker := time.NewTicker(max(w.load.Interval, time.Nanosecond))
 	defer ticker.Stop()
-	last := int64(0)
+	times := w.inOrder()
+	if w.load.Late > 0 {
+		times = w.late(rng)
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		last = w.request(ctx, mine, last, rng)
+		w.request(ctx, mine, times, rng)
 	}
 }
 
-// request books and sends one request with timestamps after last, and returns the last of them.
-func (w *Writers) request(ctx context.Context, mine []*series, last int64, rng *rand.Rand) int64 {
+// request books and sends one request.
+func (w *Writers) request(ctx context.Context, mine []*series, times func() []int64, rng *rand.Rand) {
 	w.gate.RLock()
 	defer w.gate.RUnlock()
 	if ctx.Err() != nil {
-		return last
+		return
 	}
-	times := w.times(last)
-	b, err := w.ledger.next(mine, times)
+	b, err := w.ledger.next(mine, times())
 	if err != nil {
 		w.ledger.count("encode", err.Error())
-		return last
+		return
 	}
 	w.send(ctx, b, rng)
-	return times[len(times)-1]
 }
 
-// times gives the timestamps of one request: near the clock, for writers far apart would be too old
+// inOrder gives the timestamps of one request after the other: near the clock, for writers far apart would be too old
 // for each other, and always later than those before.
-func (w *Writers) times(last int64) []int64 {
-	start := max(last+1, time.Now().UnixMilli())
-	out := make([]int64, w.load.Samples)
-	for i := range out {
-		out[i] = start + int64(i)
+func (w *Writers) inOrder() func() []int64 {
+	next := int64(0)
+	return func() []int64 {
+		next = max(next, time.Now().UnixMilli())
+		out := make([]int64, w.load.Samples)
+		for i := range out {
+			out[i] = next
+			next++
+		}
+		return out
 	}
-	return out
+}
+
+// late gives timestamps that lie anywhere in the time before, none of them twice.
+func (w *Writers) late(rng *rand.Rand) func() []int64 {
+	used := map[int64]bool{}
+	return func() []int64 {
+		now := time.Now().UnixMilli()
+		var out []int64
+		for len(out) < w.load.Samples {
+			if t := now - rng.Int64N(w.load.Late.Milliseconds()); !used[t] {
+				used[t] = true
+				out = append(out, t)
+			}
+		}
+		slices.Sort(out) // within a series of one request: what senders do
+		return out
+	}
 }
 
 // send tries until the batch is acknowledged or attempts are used up. A retry goes to any node and carries
@@ -129,6 +154,9 @@ func (w *Writers) send(ctx context.Context, b *batch, rng *rand.Rand) {
 		acked, wait := w.attempt(ctx, target, b)
 		if acked {
 			w.ledger.acknowledge(b, start)
+			if w.load.Acked != nil {
+				w.load.Acked()
+			}
 			return
 		}
 		select {

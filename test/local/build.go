@@ -14,9 +14,9 @@ import (
 )
 
 // Build compiles cmd/deucalion of this module into dir, with tags and those that DEUCALION_BUILD_TAGS lists (by commas),
-// and returns the path of the binary. The race detector is on when DEUCALION_RACE=1; when DEUCALION_BIN names a
+// and returns the path of the binary. overlay is a file for go build -overlay, or "". The race detector is on when DEUCALION_RACE=1; when DEUCALION_BIN names a
 // binary, that is taken and nothing is built.
-func Build(ctx context.Context, dir string, tags ...string) (string, error) {
+func Build(ctx context.Context, dir, overlay string, tags ...string) (string, error) {
 	if bin := os.Getenv("DEUCALION_BIN"); bin != "" {
 		return filepath.Abs(bin)
 	}
@@ -26,6 +26,9 @@ func Build(ctx context.Context, dir string, tags ...string) (string, error) {
 	}
 	bin := filepath.Join(dir, "deucalion")
 	args := []string{"build", "-buildvcs=false", "-o", bin}
+	if overlay != "" {
+		args = append(args, "-overlay", overlay)
+	}
 	if os.Getenv("DEUCALION_RACE") == "1" {
 		args = append(args, "-race")
 	}

@@ -64,6 +64,14 @@ func (s *Server) Process() *Process {
 	return s.proc
 }
 
+// PID is the process id of the newest run, 0 if it has ended.
+func (s *Server) PID() int {
+	if !s.Running() {
+		return 0
+	}
+	return s.Process().PID()
+}
+
 // Running tells whether there is a process, frozen ones included.
 func (s *Server) Running() bool {
 	p := s.Process()
@@ -72,14 +80,6 @@ func (s *Server) Running() bool {
 	}
 	exited, _ := p.Exited()
 	return !exited
-}
-
-// PID is the server's process id; 0 when it does not run.
-func (s *Server) PID() int {
-	if !s.Running() {
-		return 0
-	}
-	return s.Process().PID()
 }
 
 // Kill ends the server by SIGKILL and waits for the end; one that does not run is left alone.

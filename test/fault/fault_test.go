@@ -1,0 +1,53 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fault_test
+
+import (
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/test/fault"
+	"github.com/deucaliondb/deucalion/test/harness"
+)
+
+// seconds is how long a run lasts when the environment does not say.
+const seconds = 30
+
+// options reads DEUCALION_FAULT_SECONDS, DEUCALION_FAULT_SEED and DEUCALION_FAULT_FAULTS.
+func options(t *testing.T, s *fault.System) fault.Options {
+	o := fault.Options{
+		System: s,
+		Seed:   harness.Number(t, "DEUCALION_FAULT_SEED", rand.Uint64N(1e9)),
+		Time:   time.Duration(harness.Number(t, "DEUCALION_FAULT_SECONDS", seconds)) * time.Second,
+		Faults: int(harness.Number(t, "DEUCALION_FAULT_FAULTS", 0)),
+		Floor:  0.25,
+		Logf:   t.Logf,
+	}
+	t.Logf("seed %d", o.Seed)
+	return o
+}
+
+// publish shows a report, writes it into DEUCALION_FAULT_REPORT if that is set, and fails the test unless it is green.
+func publish(t *testing.T, r *fault.Report, name string) {
+	t.Helper()
+	t.Log("\n" + r.Markdown())
+	if dir := os.Getenv("DEUCALION_FAULT_REPORT"); dir != "" {
+		require.NoError(t, r.Write(dir, name))
+	}
+	require.True(t, r.Green(), "%q", r.Findings)
+}
+
+// TestNamespaces does faults to three nodes in network namespaces, behind a real load balancer.
+func TestNamespaces(t *testing.T) {
+	s, w := namespaces(t, int(harness.Number(t, "DEUCALION_FAULT_NET", 1)))
+	o := options(t, &s.System)
+	o.Parts = w.Parts()
+	r, err := fault.Run(t.Context(), o)
+	require.NoError(t, err)
+	publish(t, r, "namespaces")
+}
