@@ -188,7 +188,7 @@ func (p *Peer) stock(o PeerOptions, host int) error {
 	n, err := p.node(o, host, "prometheus", func(config, data, addr string) []string {
 		return []string{
 			"--config.file=" + config, "--storage.tsdb.path=" + data, "--web.listen-address=" + addr,
-			"--storage.tsdb.retention.time=10y", "--web.enable-remote-write-receiver", "--web.enable-admin-api",
+			"--storage.tsdb.retention.time=10y", "--web.enable-remote-write-receiver", "--web.enable-admin-api", "--enable-feature=native-histograms",
 		}
 	})
 	if err != nil {

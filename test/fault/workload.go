@@ -71,7 +71,7 @@ func (w *Workload) Config(dir string) (string, error) {
 		rules, w.Alerts.Address(), w.Scrapes.ScrapeConfig()), nil
 }
 
-// Parts are for Options.
+// Parts are for Options: alerts, deletes, scrapes.
 func (w *Workload) Parts() []Part {
 	return []Part{&alertsPart{Alerts: w.Alerts}, &deletesPart{workload: w}, &scrapesPart{w}}
 }
