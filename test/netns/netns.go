@@ -128,6 +128,10 @@ func (w *Net) Close() error {
 func (w *Net) remove() error {
 	var errs []error
 	for _, h := range w.Hosts {
+		// The cable first: with its namespace it goes only some time later.
+		if _, err := os.Stat("/sys/class/net/" + h.port); err == nil {
+			errs = append(errs, run("ip", "link", "del", h.port))
+		}
 		if _, err := os.Stat("/run/netns/" + h.name); err == nil {
 			errs = append(errs, run("ip", "netns", "del", h.name))
 		}
