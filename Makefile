@@ -28,12 +28,13 @@ DEUCALION_TWIN_RUNS      ?= 100
 DEUCALION_TWIN_ENTRIES   ?= 200
 DEUCALION_CRASH_ROUNDS   ?= 100
 DEUCALION_PARTITION_TIME ?= 30m
+DEUCALION_FAULT_SECONDS  ?= 1800
 DEUCALION_SIDEBYSIDE_TIME ?= 10m
 FUZZTIME                 ?= 10s
 BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e kill crash alerts partitions plants sidebyside twin image image-root compose-test clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e faults kill crash alerts partitions plants sidebyside twin image image-root compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +90,11 @@ bench-catchup: build ## bytes and time for a node that missed an hour and for a 
 e2e: ## the main job against Debian's Prometheus, which is installed when it is missing
 	test/scripts/debian-prometheus.sh
 	$(GO) test -tags e2e -timeout 20m -count 1 -v ./test/e2e
+
+faults: ## the fault suite on nodes in network namespaces for DEUCALION_FAULT_SECONDS (1800), as root; DEUCALION_FAULT_SEED, _ONLY and _REPORT, see test/fault
+	test/scripts/debian-haproxy.sh
+	test/scripts/debian-netns.sh
+	DEUCALION_FAULT_REQUIRED=1 DEUCALION_FAULT_SECONDS=$(DEUCALION_FAULT_SECONDS) $(GO) test -timeout 0 -count 1 -v -run '^TestNamespaces$$' ./test/fault
 
 kill: ## the kill -9 loop, DEUCALION_KILL_LOOPS (100) faults; DEUCALION_RACE=1 for nodes with the race detector
 	DEUCALION_KILL_LOOPS=$(DEUCALION_KILL_LOOPS) $(GO) test -timeout 120m -count 1 -v -run '^TestKill$$' ./test/kill

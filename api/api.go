@@ -37,6 +37,9 @@ type Cluster interface {
 	Staleness() time.Duration
 	// Ready is nil while this node should be sent requests.
 	Ready() error
+	// Newest bounds the timestamps that clients may send: up to sure they are taken, after never refused for good, and
+	// in between the clocks of the cluster disagree.
+	Newest() (sure, never time.Time)
 	// Leader is the id of the leader, if there is one that this node knows of.
 	Leader() (id string, ok bool)
 	// Nodes asks all members how they are; those that do not answer are listed as unreachable.
@@ -53,6 +56,10 @@ type Cluster interface {
 	Digest(ctx context.Context, ranges []fsm.TimeRange) (*cluster.DigestReport, error)
 	// Import adds the blocks in a tar; see cluster.Node. The report may come with an error.
 	Import(ctx context.Context, tarball io.Reader) (*cluster.ImportReport, error)
+	// TransferLeadership moves the leadership to a node, "" being the best; see cluster.Node.
+	TransferLeadership(ctx context.Context, id string) error
+	// RemovePeer takes a dead node out of the cluster, and returns the log index of that; see cluster.Node.
+	RemovePeer(ctx context.Context, id string) (index uint64, err error)
 }
 
 // Config is what an API needs. All fields must be given unless they say otherwise.
@@ -80,7 +87,8 @@ type Config struct {
 	CORSOrigin    *regexp.Regexp
 	// RoutePrefix goes before all routes in place of the path of ExternalURL, if it is not "".
 	RoutePrefix string
-	// EnableAdmin opens delete_series, clean_tombstones, snapshot, import and digest, over HTTP, and all but the last two over gRPC.
+	// EnableAdmin opens delete_series, clean_tombstones and snapshot, over HTTP and gRPC, and over HTTP import, digest,
+	// transfer_leader and remove_peer.
 	EnableAdmin bool
 	// EnableLifecycle opens /-/reload and /-/quit, and needs the two functions: Reload reads the configuration again and
 	// returns when it is in force, Quit asks the process to end and returns at once.
@@ -88,7 +96,8 @@ type Config struct {
 	Reload          func() error
 	Quit            func()
 	// EnableOTLP opens /api/v1/otlp/v1/metrics, and needs Appendable, the way into the log. An appender of it that has
-	// the method Index() uint64 tells by it the log index of what it has committed.
+	// the method Index() uint64 tells by it the log index of what it has committed. An error of Append that wraps
+	// cluster.ErrClockOff is answered with 503.
 	EnableOTLP bool
 	OTLP       OTLPOptions
 	Appendable storage.AppendableV2
@@ -160,6 +169,7 @@ func New(cfg Config) (*API, error) {
 	a.write = remotewrite.New(remotewrite.Config{
 		NewBatch:   func() remotewrite.Batch { return cfg.FSM.NewBatch() },
 		Proposer:   cfg.Cluster,
+		Newest:     cfg.Cluster.Newest,
 		NodeID:     cfg.Cluster.ID(),
 		Accept:     cfg.AcceptMessages,
 		Logger:     cfg.Logger.With("component", "remote write"),

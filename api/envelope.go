@@ -14,6 +14,9 @@ const (
 	errInternal    = "internal"
 	errUnavailable = "unavailable"
 	errTimeout     = "timeout"
+	errNotFound    = "not_found"
+
+	errConflict = "conflict" // ours: refused as things are
 )
 
 // envelope is what every answer of /api/v1 is wrapped in.

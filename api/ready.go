@@ -24,7 +24,7 @@ type gate struct {
 func (g *gate) check() error {
 	err := g.cluster.Ready()
 	switch {
-	case err == nil, errors.Is(err, cluster.ErrDiskFull): // a node with a full disk has caught up, and takes deletes
+	case err == nil, errors.Is(err, cluster.ErrDiskFull), errors.Is(err, cluster.ErrClockOff): // it has caught up, and takes deletes
 		g.opened.Store(true)
 		return nil
 	case errors.Is(err, cluster.ErrStopped) || !g.opened.Load():

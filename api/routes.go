@@ -78,6 +78,8 @@ func (a *API) ownRoutes(mux *http.ServeMux, b *barrier) {
 	handle("POST PUT", "/admin/tsdb/snapshot", a.admin(a.snapshot))
 	handle("POST PUT", "/admin/tsdb/import", a.admin(a.importBlocks))
 	handle("POST PUT", "/admin/cluster/digest", a.admin(a.digest))
+	handle("POST PUT", "/admin/cluster/transfer_leader", a.admin(a.transferLeader))
+	handle("POST PUT", "/admin/cluster/remove_peer", a.admin(a.removePeer))
 }
 
 // plain adds to a handler of ours what Prometheus adds to all of its own: CORS headers and compression.

@@ -96,6 +96,9 @@ type Config struct {
 	// never). Lower: damage is found earlier; each digest reads two partitions and a day on every node.
 	DigestInterval time.Duration
 
+	// Now is the wall clock (default time.Now).
+	Now func() time.Time
+
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	// OnFatal is called at most once, on its own goroutine, when the process must exit: a failing or hung log
@@ -136,6 +139,9 @@ func (c Config) withDefaults() (Config, error) {
 	or(&c.MaxStaleness, 10*time.Second)
 	if c.DigestInterval == 0 {
 		c.DigestInterval = time.Hour
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -153,7 +153,7 @@ func TestLevels(t *testing.T) {
 	old.level = 0
 	old.start()
 	old.waitReady()
-	require.NoError(t, leader.TransferLeadership(t.Context())) // a new leader looks at once
+	require.NoError(t, leader.TransferLeadership(t.Context(), "")) // a new leader looks at once
 	require.Eventually(t, func() bool { return old.fsm.Settings().MinVersion == fsm.Level }, 60*time.Second, 20*time.Millisecond)
 	require.Equal(t, cluster.DigestEqual, leader.digest(everything).Result)
 	require.NoError(t, old.Snapshot(t.Context()))

@@ -180,7 +180,7 @@ func (n *Node) watchDisk(ctx context.Context) {
 		n.askForRoom(ctx)
 		if n.isLeader() && n.disk.spare.Load() && time.Since(handed) > diskHandOver {
 			handed = time.Now()
-			if err := n.TransferLeadership(ctx); err != nil && ctx.Err() == nil {
+			if err := n.handOver(ctx); err != nil && ctx.Err() == nil {
 				n.logger.Warn("The leadership stays on a node with little room, trying again", "err", err)
 			}
 		}

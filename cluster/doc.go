@@ -40,7 +40,12 @@
 // Two layers with one direction of trust: gossip (memberlist) finds nodes and says who is alive and under which
 // address; the Raft configuration decides who counts. The first bootstrap-expect nodes form the cluster once, all
 // of them having promised so to the lowest id. Later nodes enter as non-voters and are promoted when they have
-// caught up. Nobody is ever removed here.
+// caught up. An operator may remove one that is dead; it comes back as a new one would.
+//
+// # Clocks
+//
+// The nodes compare their wall clocks once a second: see clock.go. One whose clock is wrong steps aside, like one with
+// a full disk, and no sample of its time gets into the log.
 //
 // # Duties
 //

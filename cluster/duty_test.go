@@ -46,7 +46,7 @@ func TestDutyFollowsTheLeader(t *testing.T) {
 	for i := range 50 {
 		rest[0].mustWrite(i)
 	}
-	require.NoError(t, leader.TransferLeadership(t.Context()))
+	require.NoError(t, leader.TransferLeadership(t.Context(), ""))
 	second := next()
 	require.NotEqual(t, first.ID(), second.ID())
 	require.Equal(t, 50, second.count(), "what was acknowledged before the duty began")

@@ -18,6 +18,8 @@ var (
 	ErrDiskFull = errors.New("disk is full")
 	// ErrTooLarge: the entry exceeds MaxEntryBytes; it will never be accepted.
 	ErrTooLarge = errors.New("entry too large")
+	// ErrClockOff: the clocks of this node and of the others disagree. Set it right; until then ask another node.
+	ErrClockOff = errors.New("the clock of this node is wrong")
 	// ErrStopped: this node is shutting down.
 	ErrStopped = errors.New("node is stopping")
 	// ErrFSMFailed: a broken invariant stopped the state machine of this node; it takes no part any more.
@@ -30,6 +32,12 @@ var (
 	ErrCompacted = errors.New("not in the log")
 	// ErrLevel: a member is too old for what was asked.
 	ErrLevel = errors.New("not all members know this kind of entry")
+	// ErrUnknownNode: there is no such node in the configuration.
+	ErrUnknownNode = errors.New("no such node")
+	// ErrRefused: what was asked for would do harm as things are; nothing was done.
+	ErrRefused = errors.New("refused")
+	// ErrTransfer: the leadership has not gone where it was sent.
+	ErrTransfer = errors.New("leadership not transferred")
 	// ErrLogStoreMismatch: the data directory was made with the other log store.
 	ErrLogStoreMismatch = errors.New("data directory has another kind of log store")
 	// ErrDamaged: the data directory cannot give back all that this node once acknowledged.

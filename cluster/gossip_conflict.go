@@ -43,10 +43,14 @@ func (d *gossipDelegate) NotifyConflict(existing, other *memberlist.Node) {
 type whoami struct {
 	ID       string `json:"id"`
 	Instance string `json:"instance"`
+	// Wall and Trusted are its times in Unix milliseconds, see clock.tell.
+	Wall    int64 `json:"wall,omitempty"`
+	Trusted int64 `json:"trusted,omitempty"`
 }
 
 func (n *Node) handleWhoami(context.Context, []byte) ([]byte, error) {
-	return jsonReply(whoami{n.id, n.instance})
+	wall, trusted := n.clock.tell()
+	return jsonReply(whoami{ID: n.id, Instance: n.instance, Wall: wall, Trusted: trusted})
 }
 
 // watchConflicts asks both addresses. When both answer, two live nodes have one id: a mistake that Raft cannot survive,

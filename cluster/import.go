@@ -36,9 +36,6 @@ const (
 	uploadSuffix = ".upload"
 )
 
-// maxImportAhead is how far ahead of this node's clock a sample may be, as in a remote write.
-const maxImportAhead = 10 * time.Minute
-
 var (
 	// ErrImportBusy: this node takes one import at a time.
 	ErrImportBusy = errors.New("another import is under way on this node")
@@ -110,7 +107,7 @@ func (m *imports) setOwn(id string) {
 
 // Import takes the blocks in a tar, makes sure that all live members have them, and adds their samples at one log
 // index; where there is a sample already, that one stays. It works on any node and returns when all live members answer
-// with them. Errors: ErrImportRefused, ErrImportBusy, ErrLevel, ErrDiskFull, those of Propose; and after the entry was
+// with them. Errors: ErrImportRefused, ErrImportBusy, ErrLevel, ErrDiskFull, ErrClockOff, those of Propose; and after the entry was
 // committed those of AwaitAll, with the report.
 func (n *Node) Import(ctx context.Context, tarball io.Reader) (*ImportReport, error) {
 	if err := n.levelReached(fsm.EncodeImport(fsm.Import{})); err != nil {

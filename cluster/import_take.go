@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"time"
 
 	"github.com/deucaliondb/deucalion/fsm"
 	"github.com/deucaliondb/deucalion/storage"
@@ -44,15 +43,18 @@ func (m *imports) take(ctx context.Context, x *fsm.Import, tarball io.Reader) (*
 	if err := os.Mkdir(m.path(x.ID), 0o755); err != nil {
 		return nil, err
 	}
-	newest := time.Now().Add(maxImportAhead).UnixMilli()
+	sure, never := m.node.Newest()
 	r := &ImportReport{}
 	for i := range n {
-		p, err := m.node.fsm.PrepareImport(ctx, filepath.Join(up, strconv.Itoa(i)), m.path(x.ID), newest)
+		p, err := m.node.fsm.PrepareImport(ctx, filepath.Join(up, strconv.Itoa(i)), m.path(x.ID), never.UnixMilli())
 		if errors.Is(err, storage.ErrImport) {
 			return nil, fmt.Errorf("%w: %w", ErrImportRefused, err)
 		}
 		if err != nil {
 			return nil, err
+		}
+		if p.MaxTime-1 > sure.UnixMilli() {
+			return nil, fmt.Errorf("%w, and block %s is in the future by one of the clocks: try again, or another node", ErrClockOff, p.ULID)
 		}
 		x.Blocks = append(x.Blocks, p.BlockFiles)
 		r.Samples += p.Samples

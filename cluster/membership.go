@@ -20,8 +20,8 @@ const (
 )
 
 // keepMembers is the leader's reconciliation of the Raft configuration with gossip: new members become non-voters,
-// those that have caught up become voters. It never removes anybody: a member that is silent may be back in a minute,
-// with its vote.
+// those that have caught up become voters. It removes nobody: a member that is silent may be back in a minute, with its
+// vote. That is for an operator to decide, see RemovePeer.
 //
 // Changed addresses are not written into the configuration. Nobody needs them there: every node looks addresses up in
 // gossip, then in what it noted itself (gossip_seen.go), and only then in the configuration. And raft v1.7.3 has a
@@ -41,6 +41,10 @@ func (n *Node) keepMembers(ctx context.Context) {
 
 // reconcile makes at most one change; the next one follows in a second.
 func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
+	if !n.changing.TryLock() {
+		return nil
+	}
+	defer n.changing.Unlock()
 	known := make(map[string]raft.Server)
 	for _, s := range n.servers() {
 		known[string(s.ID)] = s
@@ -54,7 +58,7 @@ func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
 				n.logger.Error("A node is too old to join, upgrade it", "id", m.ID, "version", m.Version,
 					"knows_level", m.knownLevel(), "cluster_level", n.fsm.Settings().MinVersion)
 			}
-		case !ok && m.mayJoin(ours):
+		case !ok && (m.mayJoin(ours) || n.emptied(ctx, m)):
 			n.logger.Info("Adding a node as non-voter", "id", m.ID, "address", m.RaftAddress)
 			return n.change(ctx, n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddress), 0, changeTimeout))
 		case ok && s.Suffrage != raft.Voter && n.caughtUp(ctx, m.ID, good):
@@ -70,6 +74,19 @@ func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
 // is asked again a second later.
 func (m member) mayJoin(cluster string) bool {
 	return m.ClusterID == cluster || m.ClusterID == "" && !m.HasState
+}
+
+// emptied tells whether m has an empty log and only seems to have state: it knows a term, because a leader has spoken to
+// it before it was a member. Raft does that once more after the removal of a node, which may have been wiped meanwhile.
+// One that forms a cluster of its own is not recovering.
+func (n *Node) emptied(ctx context.Context, m member) bool {
+	if m.ClusterID != "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, membersEvery)
+	defer cancel()
+	r, err := n.report(ctx, m.ID)
+	return err == nil && r.Recovering != "" && r.LastIndex == 0 && len(r.Voters) == 0
 }
 
 func (n *Node) change(ctx context.Context, f raft.IndexFuture) error {

@@ -176,6 +176,7 @@ func (n *Node) registerGauges(reg prometheus.Registerer) {
 	gauge("deucalion_cluster_recovering", "1 while this node has no vote, having lost its log or its vote.", func() float64 { return yes(n.amnesia.active()) })
 	gauge("deucalion_storage_free_bytes", "Room on the disk of the data directory; 0 when it is not watched.", func() float64 { return float64(n.disk.free.Load()) })
 	gauge("deucalion_storage_disk_low", "1 when the disk is nearly full, 2 when this node takes no more entries.", func() float64 { return float64(n.disk.level()) })
+	gauge("deucalion_cluster_clock_offset_seconds", "How far this node's clock is ahead of the time that the nodes agree on; above 10 s either way it is not ready.", func() float64 { return n.clock.offset().Seconds() })
 	gauge("deucalion_gossip_members", "Live members that gossip knows, this node included.", func() float64 { return float64(len(n.gossip.members())) })
 	gauge("deucalion_raft_catchup_active", "1 while this node fetches, or is about to install, another node's snapshot.", func() float64 { return yes(n.catchUp.status() != nil) })
 	gauge("deucalion_raft_catchup_missing_bytes", "Bytes of another node's snapshot that are still to come.", func() float64 { return float64(n.catchUp.missing()) })

@@ -29,6 +29,7 @@ type Node struct {
 	machine   *raftFSM
 	amnesia   *amnesia
 	disk      *disk
+	clock     *clock
 
 	mux       *mux
 	stores    *stores
@@ -52,6 +53,7 @@ type Node struct {
 	started  time.Time
 
 	transferring atomic.Bool   // a leadership transfer of ours is under way
+	changing     sync.Mutex    // held by a change of the members, see removeHere
 	draining     atomic.Bool   // StopServing was called
 	stopped      chan struct{} // closed when proposals are refused
 	dead         chan struct{} // closed when Raft has ended: its futures may never answer
@@ -114,8 +116,8 @@ func voters(servers []raft.Server) []string {
 
 // Ready returns nil when this node may serve: it has once caught up with the commit index that the leader had when
 // this node had started, it is in touch with a leader, its state machine works, and it is not stopping. Does not
-// block. The error wraps ErrNotReady and says which of them is missing. When it is only room on the disk, it wraps
-// ErrDiskFull too.
+// block. The error wraps ErrNotReady and says which of them is missing. When it is only room on the disk, or the clock, it
+// wraps ErrDiskFull or ErrClockOff too.
 func (n *Node) Ready() error {
 	switch {
 	case n.draining.Load():
@@ -130,6 +132,12 @@ func (n *Node) Ready() error {
 	}
 	if err := n.disk.err(); err != nil { // before its age: with too little room it grows
 		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	if err := n.clock.err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	if !n.clock.ready() {
+		return fmt.Errorf("%w: the clock has not been compared with those of the other nodes yet", ErrNotReady)
 	}
 	if age > n.cfg.MaxStaleness {
 		return fmt.Errorf("%w: no confirmation from a leader for %s", ErrNotReady, age.Round(time.Millisecond))

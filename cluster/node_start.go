@@ -42,7 +42,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 	cfg.Logger = cfg.Logger.With("node", id)
 	n := &Node{
 		cfg: cfg, id: id, instance: randomHex(8), logger: cfg.Logger, metrics: newMetrics(cfg.Registerer),
-		fsm: f, snapshots: s, book: &addressBook{}, amnesia: amnesia, disk: newDisk(cfg),
+		fsm: f, snapshots: s, book: &addressBook{}, amnesia: amnesia, disk: newDisk(cfg), clock: newClock(cfg.Now),
 		stopped: make(chan struct{}), dead: make(chan struct{}), leaderMoved: make(chan struct{}),
 		termMoved: make(chan struct{}),
 	}
@@ -141,6 +141,7 @@ func (n *Node) startLoops() {
 	n.loop(n.bootstrap)
 	n.loop(n.recollect)
 	n.loop(n.watchDisk)
+	n.loop(n.watchClock)
 	n.loop(n.keepFresh)
 	n.loop(n.takeSnapshots)
 	n.loop(n.source.expire)

@@ -53,7 +53,7 @@ func (n *Node) HandOver(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopTransfer)
 	defer cancel()
-	if err := n.TransferLeadership(ctx); err != nil {
+	if err := n.handOver(ctx); err != nil {
 		n.logger.Warn("Leadership was not handed over, the others will elect", "err", err)
 	}
 }

@@ -162,16 +162,3 @@ func TestAllNodesWithNewAddresses(t *testing.T) {
 		n.waitCount(30 + i + 1)
 	}
 }
-
-func TestTransferLeadership(t *testing.T) {
-	nodes := startCluster(t, nil)
-	leader, rest := leaderOf(t, nodes)
-	require.Error(t, rest[0].TransferLeadership(t.Context()))
-	require.NoError(t, leader.TransferLeadership(t.Context()))
-	id, _ := leader.Leader()
-	require.NotEqual(t, leader.ID(), id)
-	for i, n := range nodes {
-		n.mustWrite(i)
-	}
-	leader.waitReady()
-}

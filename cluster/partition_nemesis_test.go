@@ -122,7 +122,7 @@ func (m *nemesis) transfers(hold time.Duration) {
 		leader.mu.RLock()
 		if !leader.n.down {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			_ = leader.n.TransferLeadership(ctx)
+			_ = leader.n.TransferLeadership(ctx, "")
 			cancel()
 		}
 		leader.mu.RUnlock()

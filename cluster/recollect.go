@@ -27,8 +27,10 @@ const (
 //  2. It follows the leader until it has applied all that the leader had in its log when it was asked, committed or not.
 //     By then it holds whatever it may have acknowledged, if it was committed, or can be without being sent again.
 //
-// A node that is no voter has nothing to lose: its word never counted. Cost: a wiped node is without a vote for 10 s at
-// least. It may go when Raft itself has a way of readmitting a voter that has lost its disk.
+// A node that is no voter may have been one before it was removed and wiped. It asks a majority of the voters and then
+// catches up, too: without a log it would give its vote to anybody, also to a node that has not heard of the removal. It
+// need not wait, for a vote that it gave before counts for nobody who has heard of that, and most voters have. Cost: a wiped
+// voter is without a vote for 10 s at least. It may go when Raft itself has a way of readmitting a voter that has lost its disk.
 func (n *Node) recollect(ctx context.Context) {
 	r := &recollection{node: n, start: time.Now()}
 	for ctx.Err() == nil {
@@ -54,6 +56,7 @@ type recollection struct {
 	logged time.Time
 	asked  []string // voters of the newest configuration that any node told
 	known  bool     // the least term is
+	voter  bool     // this node was one of those asked
 	least  uint64
 	// target is the leader's last index, of the term in which it was asked.
 	target, targetTerm uint64
@@ -82,18 +85,15 @@ func (r *recollection) step(ctx context.Context, rec *amnesiaRecord) bool {
 	r.asked = told
 	member := slices.Contains(told, n.id)
 	floor, enough := r.floor(told, member, reports)
-	switch {
-	case !enough:
+	if !enough {
 		return false
-	case !member:
-		return true
 	}
 	partner := ""
-	if len(told) == 2 {
+	if member && len(told) == 2 {
 		partner = told[(slices.Index(told, n.id)+1)%2]
 	}
 	n.amnesia.learn(floor, partner)
-	r.known, r.least = true, floor // for good: this node promises nothing meanwhile, and the others may lose theirs
+	r.known, r.least, r.voter = true, floor, member // for good: this node promises nothing meanwhile, and the others may lose theirs
 	return r.caughtUp(reports)
 }
 
@@ -213,7 +213,7 @@ func (r *recollection) caughtUp(reports map[string]nodeReport) bool {
 	applied, _ := n.fsm.Applied()
 	_, known := n.fresh.age()
 	if r.targetTerm > 0 && applied >= r.target && n.raft.CurrentTerm() == r.targetTerm && known {
-		return time.Since(r.start) >= n.cfg.RecoveryWait
+		return !r.voter || time.Since(r.start) >= n.cfg.RecoveryWait
 	}
 	r.log("catching up", nil)
 	return false

@@ -41,6 +41,9 @@ const (
 	rpcImport       = "import"
 	rpcImportFile   = "import-file" // GET, streams; see import_fetch.go
 	rpcVerdict      = "digest-verdict"
+
+	rpcTransfer = "transfer-leader"
+	rpcRemove   = "remove-peer"
 )
 
 // rpcErrors are the sentinels that travel.
@@ -55,6 +58,10 @@ var rpcErrors = map[string]error{
 	"fsm-failed": ErrFSMFailed,
 	"wrong-node": ErrWrongNode,
 	"deadline":   context.DeadlineExceeded,
+
+	"unknown-node": ErrUnknownNode,
+	"refused":      ErrRefused,
+	"transfer":     ErrTransfer,
 }
 
 // h2c is HTTP/2 with prior knowledge on both sides.
@@ -102,6 +109,8 @@ func newRPCServer(n *Node) *rpcServer {
 	handle(rpcDigest, small, n.handleDigest)
 	handle(rpcImport, MaxEntryBytes, n.handleImport)
 	handle(rpcVerdict, 1<<20, n.handleVerdict)
+	handle(rpcTransfer, small, n.atLeaderHandler(n.transferHere))
+	handle(rpcRemove, small, n.atLeaderHandler(n.removeHere))
 	s.http = &http.Server{
 		Handler:           mux,
 		Protocols:         h2c(),

@@ -96,7 +96,7 @@ func (c *rpcClient) callAddress(ctx context.Context, addr, id, name string, body
 	}
 	text := strings.TrimSpace(string(out))
 	if sentinel, ok := rpcErrors[resp.Header.Get(headerError)]; ok {
-		return nil, fmt.Errorf("node %s: %w: %w: %s", id, errRemote, sentinel, text)
+		return nil, fmt.Errorf("node %s: %w: %w: %s", id, errRemote, sentinel, strings.TrimPrefix(text, sentinel.Error()+": "))
 	}
 	return nil, fmt.Errorf("node %s: %s: %s", id, resp.Status, text)
 }

@@ -40,8 +40,10 @@ type NodeStatus struct {
 	ConfigHash    string `json:"config_hash,omitempty"`
 	Recovering    string `json:"recovering,omitempty"` // why the node has no vote
 	Disk          string `json:"disk,omitempty"`       // "low" or "critical"
-	Damaged       string `json:"damaged,omitempty"`    // what on the node's disk is not what was written
-	Err           string `json:"err,omitempty"`
+	// ClockOffset is how many seconds the node's clock is ahead of the other nodes'.
+	ClockOffset float64 `json:"clock_offset_seconds"`
+	Damaged     string  `json:"damaged,omitempty"` // what on the node's disk is not what was written
+	Err         string  `json:"err,omitempty"`
 	// CatchUp is there while the node fetches a snapshot of another one.
 	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
 	// Digest is the newest comparison of data that the node has heard of.
@@ -63,6 +65,8 @@ type nodeReport struct {
 	Voters       []string       `json:"voters,omitempty"`
 	Recovering   string         `json:"recovering,omitempty"`
 	Disk         string         `json:"disk,omitempty"`
+	ClockOffset  float64        `json:"clock_offset_seconds"`
+	ClockOff     bool           `json:"clock_off,omitempty"` // it is too much
 	Damaged      string         `json:"damaged,omitempty"`
 	Err          string         `json:"err,omitempty"` // why the node is broken
 	CatchUp      *CatchUpStatus `json:"catch_up,omitempty"`
@@ -70,12 +74,14 @@ type nodeReport struct {
 }
 
 func (n *Node) ownReport() nodeReport {
+	wall, trusted, off := n.clock.now()
 	applied, _ := n.fsm.Applied()
 	r := nodeReport{
 		Leader: n.isLeader(), Term: n.raft.CurrentTerm(), AppliedIndex: applied, CommitIndex: n.raft.CommitIndex(),
 		BlocksBytes: n.fsm.BlocksSize(), HTTPAddress: n.cfg.HTTPAddress, Version: n.cfg.Version,
 		CatchUp:   n.catchUp.status(),
 		LastIndex: n.raft.LastIndex(), Voters: voters(n.servers()), Recovering: n.amnesia.reason(), Disk: n.disk.level().String(),
+		ClockOffset: wall.Sub(trusted).Seconds(), ClockOff: off,
 		Level: n.fsm.Level(), Digest: n.verdicts.status(), ConfigHash: n.attribute(AttributeConfigHash),
 	}
 	if err := n.fsm.Damage(); err != nil {
@@ -145,6 +151,7 @@ func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
 	st.AppliedIndex, st.CommitIndex, st.BlocksBytes, st.Err = r.AppliedIndex, r.CommitIndex, r.BlocksBytes, r.Err
 	st.HTTPAddress, st.Version, st.Level, st.ConfigHash = r.HTTPAddress, r.Version, max(r.Level, firstLevel), r.ConfigHash
 	st.CatchUp, st.Digest, st.Recovering, st.Disk, st.Damaged = r.CatchUp, r.Digest, r.Recovering, r.Disk, r.Damaged
+	st.ClockOffset = r.ClockOffset
 	switch {
 	case r.Leader:
 		st.Role = RoleLeader

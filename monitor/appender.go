@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
 )
 
@@ -24,8 +25,10 @@ type base struct {
 	to       *Appendable
 	ctx      context.Context
 	batch    *fsm.Batch // nil after the end
-	reported int        // refusals that add has returned
-	index    uint64     // of the commit
+	sure     int64      // ms; later samples are refused, and those up to never may come again
+	never    int64
+	reported int    // refusals that add has returned
+	index    uint64 // of the commit
 }
 
 // Index is the log index that holds what Commit has committed, 0 before.
@@ -42,6 +45,9 @@ func (b *base) add(ref storage.SeriesRef, ls labels.Labels, t int64, v float64, 
 	}
 	if name, duplicate := ls.HasDuplicateLabelNames(); duplicate {
 		return 0, fmt.Errorf(`label name "%s" is not unique`, name)
+	}
+	if t > b.sure {
+		return 0, b.future(t)
 	}
 	b.batch.Series(nil, ls)
 	if rejectOutOfOrder && b.batch.OutOfOrder(t) {
@@ -72,10 +78,19 @@ func (b *base) add(ref storage.SeriesRef, ls labels.Labels, t int64, v float64, 
 	return ref, nil
 }
 
+// future refuses a sample that would make the whole cluster refuse those of the present.
+func (b *base) future(t int64) error {
+	if t <= b.never {
+		return fmt.Errorf("%w: %w", storage.ErrOutOfBounds, cluster.ErrClockOff)
+	}
+	b.to.refused.WithLabelValues(fsm.OutOfBounds.String()).Inc()
+	return storage.ErrOutOfBounds
+}
+
 // zero adds the sample that says that a counter began at st. It is best effort: what is older than the series'
 // newest sample is left out.
 func (b *base) zero(ls labels.Labels, st, t int64, h *histogram.Histogram, fh *histogram.FloatHistogram) {
-	if st <= 0 || st >= t || b.batch == nil {
+	if st <= 0 || st >= t || st > b.sure || b.batch == nil {
 		return
 	}
 	b.batch.Series(nil, ls)

@@ -54,7 +54,7 @@ func TestRuleFilesAreReadByReloads(t *testing.T) {
 			require.Equal(t, other == n, managerMetrics(t, other) > 0, "%s, %s evaluates", other.cfg.NodeID, n.cfg.NodeID)
 			require.Equal(t, other == n, len(other.ruler.RuleGroups()) > 0)
 		}
-		require.NoError(t, n.TransferLeadership(t.Context()))
+		require.NoError(t, n.TransferLeadership(t.Context(), ""))
 		require.Eventually(t, func() bool { return n.ruler.RuleGroups() == nil }, 30*time.Second, time.Millisecond)
 	}
 	for _, n := range nodes {
@@ -67,7 +67,7 @@ func TestRuleFilesAreReadByReloads(t *testing.T) {
 		require.ErrorContains(t, n.tryApply(), "parse")
 	}
 	require.Equal(t, []string{"new"}, n.ruleNames())
-	require.NoError(t, n.TransferLeadership(t.Context()))
+	require.NoError(t, n.TransferLeadership(t.Context(), ""))
 	require.Eventually(t, func() bool {
 		next := evaluator(t, nodes)
 		names := next.ruleNames()
@@ -91,7 +91,7 @@ func TestRestoreAfterOutage(t *testing.T) {
 		}
 	}
 	begin := time.Now()
-	require.NoError(t, n.TransferLeadership(t.Context()))
+	require.NoError(t, n.TransferLeadership(t.Context(), ""))
 	next := func() *ruleNode { return evaluator(t, nodes) }
 	require.Eventually(t, func() bool { return next() != n }, 30*time.Second, 10*time.Millisecond)
 	active := func(name string) time.Time {

@@ -62,7 +62,7 @@ func (p *part) look(err error, now time.Time) (in, changed bool) {
 	switch {
 	case err == nil:
 		p.in, p.ready = true, now
-	case errors.Is(err, cluster.ErrStopped), errors.Is(err, cluster.ErrDiskFull), errors.Is(err, cluster.ErrFSMFailed):
+	case errors.Is(err, cluster.ErrStopped), errors.Is(err, cluster.ErrDiskFull), errors.Is(err, cluster.ErrClockOff), errors.Is(err, cluster.ErrFSMFailed):
 		p.in = false
 	default:
 		p.in = p.in && now.Sub(p.ready) < partGrace

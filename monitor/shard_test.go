@@ -142,7 +142,7 @@ func TestPart(t *testing.T) {
 	require.True(t, look(passing, partGrace-1))
 	require.False(t, look(passing, 1))
 	require.False(t, look(passing, 1))
-	for _, cause := range []error{cluster.ErrStopped, cluster.ErrDiskFull, cluster.ErrFSMFailed} {
+	for _, cause := range []error{cluster.ErrStopped, cluster.ErrDiskFull, cluster.ErrClockOff, cluster.ErrFSMFailed} {
 		require.True(t, look(nil, 1))
 		require.False(t, look(errors.Join(cluster.ErrNotReady, cause), 1))
 	}

@@ -180,7 +180,7 @@ func TestShipThroughFailovers(t *testing.T) {
 			return now > at+100
 		}, shipPatience, 10*time.Millisecond)
 		if round%2 == 0 {
-			_ = l.node.TransferLeadership(t.Context()) // one that fails is as good
+			_ = l.node.TransferLeadership(t.Context(), "") // one that fails is as good
 		} else {
 			l.restart(false)
 		}

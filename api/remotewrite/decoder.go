@@ -27,10 +27,12 @@ type sink interface {
 // decoder walks one request. Its buffers are reused by the next one; it is not goroutine-safe.
 type decoder struct {
 	sink     sink
-	maxTime  int64 // ms; samples later than this are refused
+	sure     int64 // ms; samples later than this are not taken
+	never    int64 // ms; those later than this are refused
 	maxLabel int   // bytes that the labels of one series may take
 
-	refused refusals
+	refused  refusals
+	disputed bool // there was a sample between sure and never
 
 	key     []byte   // of the current series, where it could not be taken from the body
 	parts   []part   // of the current series
@@ -49,9 +51,9 @@ type part struct {
 }
 
 // reset makes d ready for a request that goes to s.
-func (d *decoder) reset(s sink, maxTime int64, maxLabel int) {
-	d.sink, d.maxTime, d.maxLabel = s, maxTime, maxLabel
-	d.refused = refusals{}
+func (d *decoder) reset(s sink, sure, never int64, maxLabel int) {
+	d.sink, d.sure, d.never, d.maxLabel = s, sure, never, maxLabel
+	d.refused, d.disputed = refusals{}, false
 }
 
 // release drops what points into the body of the request, and buffers that an unusual request has blown up.
@@ -94,7 +96,7 @@ func (d *decoder) float(b []byte, v2, ok bool) error {
 	t, v, err := sample(b, v2)
 	switch {
 	case err != nil || !ok:
-	case t > d.maxTime:
+	case t > d.sure:
 		d.tooNew(t)
 	default:
 		d.sink.Float(t, v)
@@ -104,5 +106,9 @@ func (d *decoder) float(b []byte, v2, ok bool) error {
 
 // tooNew refuses a sample of the current series that would drag the newest time of the whole cluster ahead.
 func (d *decoder) tooNew(t int64) {
+	if t <= d.never {
+		d.disputed = true
+		return
+	}
 	d.refused.add(reasonTooNew, 1, "%v: timestamp is too far in the future for series %v at %d", storage.ErrOutOfBounds, d.sink.Labels(), t)
 }

@@ -3,7 +3,12 @@
 
 package remotewrite
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/deucaliondb/deucalion/cluster"
+)
 
 var (
 	// ErrMalformed is returned for a body that is not the protobuf message that it claims to be. The whole request
@@ -13,6 +18,8 @@ var (
 	ErrTooLarge = errors.New("request body too large")
 	// ErrBusy is returned when the requests being decoded already hold as much memory as they may: 503.
 	ErrBusy = errors.New("too many bytes of remote write in flight")
+
+	errDisputed = fmt.Errorf("%w, and by one of the clocks a sample is too far in the future: nothing was written; try again, or another node", cluster.ErrClockOff)
 
 	errSymbols = errors.New("symbol references")
 )

@@ -60,7 +60,7 @@ func (d *decoder) exemplarV2(b []byte, ok bool) error {
 // exemplar hands e over, unless it is one that Prometheus drops without telling the writer: exemplars are extras,
 // and a sender cannot do anything about them.
 func (d *decoder) exemplar(e exemplar.Exemplar) {
-	if e.Ts > d.maxTime || !validExemplarLabels(e.Labels) {
+	if e.Ts > d.sure || !validExemplarLabels(e.Labels) {
 		return
 	}
 	d.sink.Exemplar(e)

@@ -11,7 +11,7 @@ type Decoder struct{ d decoder }
 
 // Decode walks one body and returns how many samples were refused, by reason.
 func (d *Decoder) Decode(s Sink, v2 bool, body []byte, maxTime int64, maxLabel int) (map[string]int, error) {
-	d.d.reset(s, maxTime, maxLabel)
+	d.d.reset(s, maxTime, maxTime, maxLabel)
 	defer d.d.release()
 	if v2 {
 		err := d.d.v2(body)

@@ -15,6 +15,7 @@ import (
 	remoteapi "github.com/prometheus/client_golang/exp/api/remote"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
 )
 
@@ -45,14 +46,12 @@ type Config struct {
 	MaxLabelBytes int
 	// CommitTimeout bounds how long a request waits to be committed. Default 10 s.
 	CommitTimeout time.Duration
-	// Now is the clock by which samples are too far in the future. Default time.Now.
-	Now        func() time.Time
+	// Newest bounds the timestamps of samples: those after never are refused for good; one between sure and never, about
+	// which the clocks of the cluster disagree, makes the request be answered with 503. Default: 10 min from now, both.
+	Newest     func() (sure, never time.Time)
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
-
-// maxAhead is how far in the future a sample may be; the same as in Prometheus.
-const maxAhead = 10 * time.Minute
 
 // Handler is the http.Handler of /api/v1/write.
 type Handler struct {
@@ -79,8 +78,11 @@ func New(cfg Config) *Handler {
 	if cfg.CommitTimeout <= 0 {
 		cfg.CommitTimeout = 10 * time.Second
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	if cfg.Newest == nil {
+		cfg.Newest = func() (sure, never time.Time) {
+			sure = time.Now().Add(cluster.MaxAhead)
+			return sure, sure
+		}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -91,7 +93,8 @@ func New(cfg Config) *Handler {
 }
 
 // ServeHTTP answers 204 if all of the request is committed, 400 if a part of it was refused and the rest committed
-// (or if it does not decode, and nothing was), and 503 if it is not known to be committed, so that the sender retries.
+// (or if it does not decode, and nothing was), and 503 if it is not known to be committed, or if
+// the clocks disagree about it and nothing was, so that the sender retries.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(headerNode, h.cfg.NodeID)
 	msg, err := h.negotiate(r)
@@ -117,13 +120,18 @@ func (h *Handler) store(w http.ResponseWriter, r *http.Request, req *request, ms
 	batch := h.cfg.NewBatch()
 	defer batch.Release()
 	d := &req.decoder
-	d.reset(batch, h.cfg.Now().Add(maxAhead).UnixMilli(), h.cfg.MaxLabelBytes)
+	sure, never := h.cfg.Newest()
+	d.reset(batch, sure.UnixMilli(), never.UnixMilli(), h.cfg.MaxLabelBytes)
 	decode := d.v1
 	if msg == remoteapi.WriteV2MessageType {
 		decode = d.v2
 	}
 	if err := decode(body); err != nil {
 		h.fail(w, msg, err)
+		return
+	}
+	if d.disputed {
+		h.unavailable(w, msg, errDisputed)
 		return
 	}
 	h.metrics.invalidLabels.Add(float64(d.refused.counts[reasonLabels]))

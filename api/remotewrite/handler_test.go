@@ -26,6 +26,7 @@ import (
 
 	"github.com/deucaliondb/deucalion/api/internal/solo"
 	"github.com/deucaliondb/deucalion/api/remotewrite"
+	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
 )
 
@@ -47,7 +48,8 @@ func newReceiver(tb testing.TB, change func(*remotewrite.Config)) *receiver {
 	n := solo.New(tb, fsm.Settings{MaxExemplars: 1000})
 	cfg := remotewrite.Config{
 		NewBatch: func() remotewrite.Batch { return n.FSM.NewBatch() }, Proposer: n, NodeID: n.ID(),
-		Now: func() time.Time { return now }, Registerer: prometheus.NewRegistry(),
+		Newest:     func() (sure, never time.Time) { return now.Add(cluster.MaxAhead), now.Add(cluster.MaxAhead) },
+		Registerer: prometheus.NewRegistry(),
 	}
 	if change != nil {
 		change(&cfg)

@@ -21,7 +21,7 @@ func (d *decoder) histogramV1(b []byte, ok bool) error {
 	}
 	switch {
 	case !ok:
-	case h.Timestamp > d.maxTime:
+	case h.Timestamp > d.sure:
 		d.tooNew(h.Timestamp)
 	case h.IsFloatHistogram():
 		d.floatHistogram(h.Timestamp, h.ToFloatHistogram())
@@ -38,7 +38,7 @@ func (d *decoder) histogramV2(b []byte, ok bool) error {
 	}
 	switch {
 	case !ok:
-	case h.Timestamp > d.maxTime:
+	case h.Timestamp > d.sure:
 		d.tooNew(h.Timestamp)
 	case h.IsFloatHistogram():
 		d.floatHistogram(h.Timestamp, h.ToFloatHistogram())

@@ -5,10 +5,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -70,31 +68,7 @@ func fetchDigest(ctx context.Context, base *url.URL, start, end string) (*cluste
 			form.Set(name, value)
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base.JoinPath("api/v1/admin/cluster/digest").String(), strings.NewReader(form.Encode()))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		return nil, err
-	}
-	var answer struct {
-		Error string                `json:"error"`
-		Data  *cluster.DigestReport `json:"data"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, fmt.Errorf("%s answers %s: %q", req.URL, resp.Status, body[:min(len(body), 200)])
-	}
-	if answer.Error != "" || answer.Data == nil {
-		return nil, fmt.Errorf("%s answers %s: %s", req.URL, resp.Status, answer.Error)
-	}
-	return answer.Data, nil
+	return postForm[cluster.DigestReport](ctx, base, "api/v1/admin/cluster/digest", form)
 }
 
 func printDigest(w io.Writer, r *cluster.DigestReport) {

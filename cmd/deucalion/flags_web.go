@@ -60,7 +60,7 @@ func (n *node) serveWeb(o *options, c *api.Config) {
 		NativeDelta:       o.features.has("otlp-native-delta-ingestion"),
 		TypeAndUnitLabels: o.features.has("type-and-unit-labels"),
 	}
-	c.Appendable = n.appender
+	c.Appendable = n.appender.ForClients()
 	c.Search = api.SearchOptions{Enable: o.features.has("search-api"), MaxLimit: o.web.searchLimit}
 	c.Consoles = api.ConsoleOptions{Templates: o.web.consoleTemplates, Libraries: o.web.consoleLibraries}
 	c.UserAssets = o.web.userAssets

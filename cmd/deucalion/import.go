@@ -6,7 +6,6 @@ package main
 import (
 	"archive/tar"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -125,30 +124,7 @@ func sendBlocks(ctx context.Context, base *url.URL, dir string, progress io.Writ
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-tar")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	return readReport(resp)
-}
-
-func readReport(resp *http.Response) (*cluster.ImportReport, error) {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		return nil, err
-	}
-	var answer struct {
-		Error string                `json:"error"`
-		Data  *cluster.ImportReport `json:"data"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, fmt.Errorf("%s answers %s: %q", resp.Request.URL, resp.Status, body[:min(len(body), 200)])
-	}
-	if answer.Error != "" || answer.Data == nil {
-		return nil, fmt.Errorf("%s answers %s: %s", resp.Request.URL, resp.Status, answer.Error)
-	}
-	return answer.Data, nil
+	return send[cluster.ImportReport](req)
 }
 
 func packBlocks(w io.Writer, files []importFile, m *meter) error {

@@ -73,7 +73,7 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 		return nil, err
 	}
 	n.appender = monitor.NewAppendable(monitor.AppendableOptions{
-		FSM: n.fsm, Proposer: n.cluster, Registerer: n.registry,
+		FSM: n.fsm, Proposer: n.cluster, Clock: n.cluster, Registerer: n.registry,
 		ZeroSamples: o.features.has("created-timestamp-zero-ingestion"),
 	})
 	n.startRemoteRead()

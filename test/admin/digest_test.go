@@ -4,9 +4,6 @@
 package admin_test
 
 import (
-	"errors"
-	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -22,16 +19,7 @@ func TestDigestCommand(t *testing.T) {
 	n, cl := follower(t, c)
 	grid := fill.Grid{Job: "a", Series: 20, Start: time.Now().Add(-20 * time.Minute).UnixMilli(), Step: 5000, Count: 100}
 	require.NoError(t, cl.Write(t.Context(), grid.Make(1)))
-	run := func() (string, int) {
-		out, err := exec.CommandContext(t.Context(), os.Getenv("DEUCALION_BIN"), "digest", "--url=http://"+n.Addr).CombinedOutput()
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			return string(out), exit.ExitCode()
-		}
-		require.NoError(t, err)
-		return string(out), 0
-	}
-	out, code := run()
+	out, code := deucalion(t, n, "digest")
 	require.Zero(t, code, out)
 	require.Regexp(t, `(?s)NODE.*n1 +ok +20 +2000.*n2 +ok +20 +2000.*n3 +ok +20 +2000.*equal at log index \d+`, out)
 
@@ -42,7 +30,7 @@ func TestDigestCommand(t *testing.T) {
 			require.NoError(t, other.Stop())
 		}
 	}
-	out, code = run()
+	out, code = deucalion(t, n, "digest")
 	require.Equal(t, 2, code, out)
 	require.Regexp(t, down+` +missing: `, out)
 }

@@ -115,25 +115,32 @@ func (n *Node) inject(ctx context.Context, what string, during func()) error {
 	if pid == 0 {
 		return nil
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	cmd := exec.CommandContext(ctx, "strace", "-f", "-qqq", "-o", "/dev/null", "-p", fmt.Sprint(pid),
 		"-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:"+what)
 	var message strings.Builder
 	cmd.Stderr = &message
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// SIGTERM makes it let go of the process, if it is not just waiting on behalf of a call; SIGKILL does at any time.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
 	during()
-	_ = cmd.Process.Signal(syscall.SIGTERM) // it lets go of the process
-	if err := cmd.Wait(); err != nil && !isSignal(err) && n.PID() == pid {
-		return fmt.Errorf("strace: %w: %s", err, message.String())
+	select {
+	case err := <-done:
+		if n.PID() == pid {
+			return fmt.Errorf("strace: ended too early: %w: %s", err, message.String())
+		}
+	default:
+		stop()
+		<-done
 	}
 	return nil
-}
-
-func isSignal(err error) bool {
-	var exit *exec.ExitError
-	return errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled()
 }
 
 // wipe takes a node its disk: all that it had comes back from the others.

@@ -6,6 +6,8 @@ package fault_test
 import (
 	"math/rand/v2"
 	"os"
+	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,7 +20,8 @@ import (
 // seconds is how long a run lasts when the environment does not say.
 const seconds = 30
 
-// options reads DEUCALION_FAULT_SECONDS, DEUCALION_FAULT_SEED and DEUCALION_FAULT_FAULTS.
+// options reads DEUCALION_FAULT_SECONDS, DEUCALION_FAULT_SEED, DEUCALION_FAULT_FAULTS (how many at most) and
+// DEUCALION_FAULT_ONLY (a regular expression for their names).
 func options(t *testing.T, s *fault.System) fault.Options {
 	o := fault.Options{
 		System: s,
@@ -29,6 +32,9 @@ func options(t *testing.T, s *fault.System) fault.Options {
 		Logf:   t.Logf,
 	}
 	t.Logf("seed %d", o.Seed)
+	only, err := regexp.Compile(os.Getenv("DEUCALION_FAULT_ONLY"))
+	require.NoError(t, err)
+	o.Kinds = slices.DeleteFunc(fault.Faults(), func(f fault.Fault) bool { return !only.MatchString(f.Name) })
 	return o
 }
 

@@ -164,6 +164,7 @@ func (r *Registers) writer(ctx context.Context, id int, rng *rand.Rand) {
 		index, err := r.write(ctx, r.any(rng), body)
 		if err == nil {
 			reg.written(id, v, call, r.now())
+			r.gaps.Writes.Mark()
 			r.note(func(c *RegisterCounts) { c.Writes++ })
 			if index != "" && rng.IntN(3) == 0 {
 				r.own(ctx, reg, v, index, r.any(rng))

@@ -56,7 +56,7 @@ storage: {tsdb: {out_of_order_time_window: 30m}}
 // namespaces lays out a system whose end is the test's, and a workload for it.
 func namespaces(t *testing.T, number int) (*fault.Namespaces, *fault.Workload) {
 	t.Helper()
-	if err := netns.Check(); err != nil {
+	if err := netns.Check(); err != nil && os.Getenv("DEUCALION_FAULT_REQUIRED") != "1" {
 		t.Skip(err)
 	}
 	bin, clock := built.get(t)

@@ -128,18 +128,28 @@ func (w *Net) Close() error {
 func (w *Net) remove() error {
 	var errs []error
 	for _, h := range w.Hosts {
-		// The cable first: with its namespace it goes only some time later.
-		if _, err := os.Stat("/sys/class/net/" + h.port); err == nil {
-			errs = append(errs, run("ip", "link", "del", h.port))
-		}
+		// First the cable: a namespace lasts as long as a process in it, and so would the cable.
+		errs = append(errs, unlink(h.port))
 		if _, err := os.Stat("/run/netns/" + h.name); err == nil {
 			errs = append(errs, run("ip", "netns", "del", h.name))
 		}
 	}
-	if _, err := os.Stat("/sys/class/net/" + w.bridge); err == nil {
-		errs = append(errs, run("ip", "link", "del", w.bridge))
+	return errors.Join(append(errs, unlink(w.bridge))...)
+}
+
+// unlink removes a link if it is there; the kernel may be about to do so itself.
+func unlink(name string) error {
+	there := func() bool {
+		_, err := os.Stat("/sys/class/net/" + name)
+		return err == nil
 	}
-	return errors.Join(errs...)
+	if !there() {
+		return nil
+	}
+	if err := run("ip", "link", "del", name); err != nil && there() {
+		return err
+	}
+	return nil
 }
 
 // Command is how a program is started on the host: it and its arguments follow.

@@ -34,11 +34,12 @@ type Node struct {
 
 // State is how the node behaves.
 type State struct {
-	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr, DigestErr, ImportErr error
-	ImportIndex                                                        uint64 // of the report of an import; 0: none
-	Staleness                                                          time.Duration
-	NoLeader                                                           bool
-	Panic                                                              bool // of Nodes
+	ProposeErr, ReadIndexErr, ReadyErr, AwaitErr, DigestErr, ImportErr, MembershipErr error
+	ImportIndex                                                                       uint64 // of the report of an import; 0: none
+	Staleness                                                                         time.Duration
+	ClockOffset                                                                       time.Duration // of the wall clock
+	NoLeader                                                                          bool
+	Panic                                                                             bool // of Nodes
 }
 
 // New opens a state machine in a temporary directory.
@@ -91,6 +92,18 @@ func (*Node) ID() string { return "solo" }
 
 // Staleness is State.Staleness.
 func (n *Node) Staleness() time.Duration { return n.now().Staleness }
+
+// Newest knows two clocks, State.ClockOffset apart.
+func (n *Node) Newest() (sure, never time.Time) {
+	by, now := n.now().ClockOffset, time.Now().Add(cluster.MaxAhead)
+	return now.Add(min(by, 0)), now.Add(max(by, 0))
+}
+
+// NewestOwn is the lower one.
+func (n *Node) NewestOwn() time.Time {
+	sure, _ := n.Newest()
+	return sure
+}
 
 // Ready is State.ReadyErr.
 func (n *Node) Ready() error { return n.now().ReadyErr }
@@ -163,6 +176,17 @@ func (n *Node) AskPeer(ctx context.Context, id, method, uri string, header http.
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
 	return w.Result(), nil
+}
+
+// TransferLeadership changes nothing.
+func (n *Node) TransferLeadership(context.Context, string) error { return n.now().MembershipErr }
+
+// RemovePeer removes nobody, at index 7.
+func (n *Node) RemovePeer(context.Context, string) (uint64, error) {
+	if err := n.now().MembershipErr; err != nil {
+		return 0, err
+	}
+	return 7, nil
 }
 
 // Import takes any body, and says how many bytes it had.

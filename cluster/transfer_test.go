@@ -1,0 +1,68 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/cluster"
+)
+
+func TestTransferLeadership(t *testing.T) {
+	nodes := startCluster(t, nil)
+	leader, _ := leaderOf(t, nodes)
+	require.NoError(t, leader.TransferLeadership(t.Context(), ""))
+	id, _ := leader.Leader()
+	require.NotEqual(t, leader.ID(), id)
+	for i, n := range nodes {
+		n.mustWrite(i)
+	}
+	leader.waitReady()
+
+	// To a named node, asked of each node; the answer comes when that node knows it.
+	for i, asked := range nodes {
+		_, rest := leaderOf(t, nodes)
+		to := rest[i%2]
+		require.NoError(t, asked.TransferLeadership(t.Context(), to.ID()))
+		id, ok := asked.Leader()
+		require.True(t, ok)
+		require.Equal(t, to.ID(), id)
+		require.NoError(t, asked.TransferLeadership(t.Context(), to.ID()), "it leads already")
+		nodes[i].mustWrite(10 + i)
+	}
+	for _, n := range nodes {
+		n.waitCount(6)
+	}
+}
+
+func TestTransferLeadershipRefused(t *testing.T) {
+	nodes := startCluster(t, nil)
+	leader, rest := leaderOf(t, nodes)
+	for _, n := range nodes {
+		require.ErrorIs(t, n.TransferLeadership(t.Context(), "n9"), cluster.ErrUnknownNode)
+	}
+	rest[0].crash()
+	for _, n := range []*testNode{leader, rest[1]} {
+		err := n.TransferLeadership(t.Context(), rest[0].ID())
+		require.ErrorIs(t, err, cluster.ErrRefused)
+		require.ErrorContains(t, err, "does not answer")
+	}
+	leader.mustWrite(1)
+
+	leader.crash()
+	rest[0].back(nodes)
+	rest[1].crash()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	require.ErrorIs(t, rest[0].TransferLeadership(ctx, ""), cluster.ErrNoLeader)
+
+	alone := startNode(t, cluster.Config{})
+	alone.waitReady()
+	require.ErrorIs(t, alone.TransferLeadership(t.Context(), ""), cluster.ErrRefused)
+	alone.mustWrite(1)
+}
