@@ -50,8 +50,10 @@ func publish(t *testing.T, r *fault.Report, name string) {
 
 // TestNamespaces does faults to three nodes in network namespaces, behind a real load balancer.
 func TestNamespaces(t *testing.T) {
-	s := namespaces(t, int(harness.Number(t, "DEUCALION_FAULT_NET", 1)))
-	r, err := fault.Run(t.Context(), options(t, &s.System))
+	s, w := namespaces(t, int(harness.Number(t, "DEUCALION_FAULT_NET", 1)))
+	o := options(t, &s.System)
+	o.Parts = w.Parts()
+	r, err := fault.Run(t.Context(), o)
 	require.NoError(t, err)
 	publish(t, r, "namespaces")
 }

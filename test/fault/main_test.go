@@ -53,8 +53,8 @@ global: {scrape_interval: 1s, evaluation_interval: 1s}
 storage: {tsdb: {out_of_order_time_window: 30m}}
 `
 
-// namespaces lays out a system whose end is the test's.
-func namespaces(t *testing.T, number int) *fault.Namespaces {
+// namespaces lays out a system whose end is the test's, and a workload for it.
+func namespaces(t *testing.T, number int) (*fault.Namespaces, *fault.Workload) {
 	t.Helper()
 	if err := netns.Check(); err != nil && os.Getenv("DEUCALION_FAULT_REQUIRED") != "1" {
 		t.Skip(err)
@@ -62,9 +62,8 @@ func namespaces(t *testing.T, number int) *fault.Namespaces {
 	bin, clock := built.get(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "prometheus.yml")
-	require.NoError(t, os.WriteFile(file, []byte(config), 0o644))
 	s, err := fault.NewNamespaces(t.Context(), fault.NamespacesOptions{
-		Bin: bin, Dir: dir, Number: number, Clock: clock, Flags: []string{"--config.file=" + file},
+		Bin: bin, Dir: dir, Number: number, Clock: clock, Flags: []string{"--config.file=" + file, fault.WorkloadFlag},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -79,5 +78,21 @@ func namespaces(t *testing.T, number int) *fault.Namespaces {
 			t.Error(err)
 		}
 	})
-	return s
+	return s, workload(t, &s.System, nil, func(text string) error { return os.WriteFile(file, []byte(config+text), 0o644) })
+}
+
+// workload makes one whose configuration is written by configure.
+func workload(t *testing.T, s *fault.System, readers []fault.Reader, configure func(text string) error) *fault.Workload {
+	t.Helper()
+	w, err := fault.NewWorkload(s, readers, 1)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	text, err := w.Config(t.TempDir())
+	require.NoError(t, err)
+	require.NoError(t, configure(text))
+	return w
 }

@@ -92,3 +92,9 @@ func NewProgram(bin, dir string, ports *Ports, args func(addr string) []string) 
 		args: args(address(port)),
 	}, nil
 }
+
+// NewServer lays out a program whose address the caller chooses. command is the program and its arguments, which may be
+// those of a Host first; dir and the directory of log must exist when it starts.
+func NewServer(name, addr, dir, log string, command []string) *Server {
+	return &Server{Name: name, Addr: addr, Dir: dir, Log: log, bin: command[0], args: command[1:]}
+}

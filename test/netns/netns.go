@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Net is a bridge and its hosts.
@@ -23,6 +25,7 @@ type Net struct {
 	Hosts []*Host
 
 	bridge string
+	lock   *os.File // held as long as the net is there
 }
 
 // Host is a namespace.
@@ -50,7 +53,7 @@ func Check() error {
 }
 
 // New makes n hosts on a bridge; number, of 0 to 255, keeps it apart from other nets of the machine. What an earlier
-// process has left behind under the number is removed.
+// process has left behind under the number is removed; a net that is in use is left alone, which is an error.
 func New(number, n int) (*Net, error) {
 	if err := Check(); err != nil {
 		return nil, err
@@ -66,7 +69,10 @@ func New(number, n int) (*Net, error) {
 			port: fmt.Sprintf("dcl%dp%d", number, i+1),
 		})
 	}
-	_ = w.Close()
+	if err := w.take(number); err != nil {
+		return nil, err
+	}
+	_ = w.remove()
 	if err := w.up(); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -97,8 +103,29 @@ func (w *Net) up() error {
 	return nil
 }
 
-// Close removes the bridge and the namespaces; programs in them should have ended.
+// take keeps other processes off the number.
+func (w *Net) take(number int) (err error) {
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("deucalion-net-%d", number))
+	if w.lock, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666); err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(w.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return errors.Join(fmt.Errorf("net %d is in use: %w", number, err), w.lock.Close())
+	}
+	return nil
+}
+
+// Close removes the bridge and the namespaces; programs in them should have ended. A second one does nothing.
 func (w *Net) Close() error {
+	if w.lock == nil {
+		return nil
+	}
+	lock := w.lock
+	w.lock = nil
+	return errors.Join(w.remove(), lock.Close())
+}
+
+func (w *Net) remove() error {
 	var errs []error
 	for _, h := range w.Hosts {
 		// First the cable: a namespace lasts as long as a process in it, and so would the cable.

@@ -23,6 +23,8 @@ func TestUnplug(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
 
+	_, err = netns.New(255, 1)
+	require.ErrorContains(t, err, "in use")
 	listener, err := net.Listen("tcp", w.Addr+":0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
