@@ -52,6 +52,16 @@ type Compose struct {
 	ids     map[string]string // service -> container
 }
 
+// Configure puts other contents into the files that Config and Rules of the options have made; neither may have been "".
+// The nodes take them up at a reload.
+func (c *Compose) Configure(config, rules string) error {
+	// In place: what is mounted is the file, not its name.
+	return errors.Join(
+		os.WriteFile(c.path("prometheus.yml"), []byte(config), 0o644),
+		os.WriteFile(filepath.Join(c.path("rules"), "fault.yml"), []byte(rules), 0o644),
+	)
+}
+
 // NewCompose removes what an earlier run has left behind and starts the containers; it does not wait until the nodes are
 // ready. Nothing is left when it fails.
 func NewCompose(ctx context.Context, o ComposeOptions) (*Compose, error) {

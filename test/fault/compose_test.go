@@ -137,9 +137,22 @@ func TestComposeSystem(t *testing.T) {
 func TestComposeFaults(t *testing.T) {
 	requireEngine(t)
 	c := startCompose(t, fault.ComposeOptions{
-		Config: config, Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB"},
+		Config: config, Rules: "groups: []",
+		Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB", fault.WorkloadFlag},
 	})
+	w, err := fault.NewWorkload(c.system, nil, 1)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.Close()) })
+	require.NoError(t, c.Configure(config+w.Sections("/etc/prometheus/rules/fault.yml"), w.Alerts.Rules()))
+	for _, n := range c.system.Nodes {
+		c.awaitReady(t, n)
+		cl := n.Client()
+		_, err := cl.Post(t.Context(), "/-/reload", nil)
+		require.NoError(t, err)
+		cl.Close()
+	}
 	o := options(t, c.system)
+	o.Parts = w.Parts()
 	o.Floor = 0.1 // the engine takes its time to start a container, and a fault lasts as long
 	r, err := fault.Run(t.Context(), o)
 	require.NoError(t, err)

@@ -4,10 +4,13 @@
 package fault_test
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"regexp"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,12 +51,25 @@ func publish(t *testing.T, r *fault.Report, name string) {
 	require.True(t, r.Green(), "%q", r.Findings)
 }
 
-// TestNamespaces does faults to three nodes in network namespaces, behind a real load balancer.
+// TestNamespaces does faults to three nodes in network namespaces, behind a real load balancer: to DEUCALION_FAULT_CLUSTERS
+// (1) such systems side by side, with seeds one after the other.
 func TestNamespaces(t *testing.T) {
-	s, w := namespaces(t, int(harness.Number(t, "DEUCALION_FAULT_NET", 1)))
-	o := options(t, &s.System)
-	o.Parts = w.Parts()
-	r, err := fault.Run(t.Context(), o)
-	require.NoError(t, err)
-	publish(t, r, "namespaces")
+	clusters := int(harness.Number(t, "DEUCALION_FAULT_CLUSTERS", 1))
+	net := int(harness.Number(t, "DEUCALION_FAULT_NET", 1))
+	first := options(t, nil)
+	reports, errs := make([]*fault.Report, clusters), make([]error, clusters)
+	var wg sync.WaitGroup
+	for i := range clusters {
+		s, w := namespaces(t, net+i)
+		o := first
+		o.System, o.Parts = &s.System, w.Parts()
+		o.Seed += uint64(i)
+		if clusters > 1 {
+			o.Logf = func(format string, args ...any) { t.Logf(fmt.Sprintf("cluster %d: ", i+1)+format, args...) }
+		}
+		wg.Go(func() { reports[i], errs[i] = fault.Run(t.Context(), o) })
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+	publish(t, fault.Merge(reports), "namespaces")
 }

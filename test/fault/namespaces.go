@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -37,7 +36,6 @@ type NamespacesOptions struct {
 type Namespaces struct {
 	System
 
-	servers  []*local.Server
 	cluster  *local.Cluster
 	net      *netns.Net
 	balancer *local.Process
@@ -158,10 +156,4 @@ func moduleRoot(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("go env GOMOD: %w", err)
 	}
 	return filepath.Dir(strings.TrimSpace(string(mod))), nil
-}
-
-// writeFile writes a file of the run and returns its path.
-func writeFile(dir, name, content string) (string, error) {
-	path := filepath.Join(dir, name)
-	return path, os.WriteFile(path, []byte(content), 0o644)
 }

@@ -145,6 +145,29 @@ func (r *Report) end(floor float64) {
 	}
 }
 
+// Merge makes one report of several that ran side by side, with seeds one after the other. Their Seconds do not add up.
+func Merge(reports []*Report) *Report {
+	all := &Report{System: reports[0].System, Seed: reports[0].Seed, Date: reports[0].Date}
+	if len(reports) > 1 {
+		all.System = fmt.Sprintf("%s, %d clusters side by side", all.System, len(reports))
+	}
+	for _, r := range reports {
+		all.Seconds = max(all.Seconds, r.Seconds)
+		all.Offered += r.Offered
+		all.Sent += r.Sent
+		all.Acked += r.Acked
+		all.Lost += r.Lost
+		all.Ghosts += r.Ghosts
+		all.Digests += r.Digests
+		all.Registers.add(r.Registers)
+		all.Parts = append(all.Parts, r.Parts...)
+		all.Findings = append(all.Findings, r.Findings...)
+		all.Rounds = append(all.Rounds, r.Rounds...)
+	}
+	all.end(0) // each has been held against its floor
+	return all
+}
+
 // Share is that part of the offered samples which was acknowledged.
 func (r *Report) Share() float64 { return float64(r.Acked) / float64(max(r.Offered, 1)) }
 

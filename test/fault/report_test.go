@@ -81,3 +81,12 @@ func TestGap(t *testing.T) {
 	g.last = g.last.Add(-time.Minute)
 	require.GreaterOrEqual(t, g.Take(), time.Minute, "a gap that is still open counts")
 }
+
+func TestReportsMerge(t *testing.T) {
+	a, b := sampleReport(), sampleReport()
+	b.find("something")
+	all := Merge([]*Report{a, b})
+	require.False(t, all.Green())
+	require.Equal(t, []int{6, 200, 118}, []int{len(all.Rounds), all.Offered, all.Acked})
+	require.Equal(t, 4, all.Kinds[0].Rounds)
+}

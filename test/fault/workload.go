@@ -67,8 +67,13 @@ func (w *Workload) Config(dir string) (string, error) {
 	if err := os.WriteFile(rules, []byte(w.Alerts.Rules()), 0o644); err != nil {
 		return "", err
 	}
+	return w.Sections(rules), nil
+}
+
+// Sections are those of the configuration that the nodes need, when Alerts.Rules is in the file rules.
+func (w *Workload) Sections(rules string) string {
 	return fmt.Sprintf("\nrule_files: [%q]\nalerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}\nscrape_configs:\n%s",
-		rules, w.Alerts.Address(), w.Scrapes.ScrapeConfig()), nil
+		rules, w.Alerts.Address(), w.Scrapes.ScrapeConfig())
 }
 
 // Parts are for Options: alerts, deletes, scrapes.
