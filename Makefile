@@ -34,7 +34,7 @@ FUZZTIME                 ?= 10s
 BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e faults faults-compose kill crash alerts partitions plants sidebyside twin image image-root compose-test upgrade chart clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e faults faults-compose faults-peers kill crash alerts partitions plants sidebyside twin image image-root compose-test upgrade chart clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -101,6 +101,13 @@ faults-compose: ## the fault suite on deploy/compose in containers, for as long;
 	test/scripts/debian-prometheus.sh
 	test/scripts/debian-netns.sh
 	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 DEUCALION_FAULT_SECONDS=$(DEUCALION_FAULT_SECONDS) $(GO) test -timeout 0 -count 1 -v -run '^TestComposeFaults$$' ./test/fault
+
+faults-peers: ## what the same workload meets on a stock Prometheus, a pair of them and VictoriaMetrics, for as long each
+	test/scripts/debian-haproxy.sh
+	test/scripts/debian-prometheus.sh
+	test/scripts/debian-victoria-metrics.sh
+	test/scripts/debian-netns.sh
+	DEUCALION_FAULT_PEERS=1 DEUCALION_FAULT_SECONDS=$(DEUCALION_FAULT_SECONDS) $(GO) test -timeout 0 -count 1 -v -run '^TestPeersUnderFaults$$' ./test/fault
 
 kill: ## the kill -9 loop, DEUCALION_KILL_LOOPS (100) faults; DEUCALION_RACE=1 for nodes with the race detector
 	DEUCALION_KILL_LOOPS=$(DEUCALION_KILL_LOOPS) $(GO) test -timeout 120m -count 1 -v -run '^TestKill$$' ./test/kill

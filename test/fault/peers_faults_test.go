@@ -20,8 +20,8 @@ import (
 	"github.com/deucaliondb/deucalion/test/netns"
 )
 
-// TestPeersUnderFaults does to the systems for comparison what TestNamespaces does to a cluster, for the report. What is wrong with them
-// fails no test. It runs when DEUCALION_FAULT_PEERS is set.
+// TestPeersUnderFaults does to the systems for comparison what TestNamespaces does to a cluster, as far as they can have
+// it, for the report. What is wrong with them fails no test. It runs when DEUCALION_FAULT_PEERS is set.
 func TestPeersUnderFaults(t *testing.T) {
 	if os.Getenv("DEUCALION_FAULT_PEERS") == "" {
 		t.Skip("DEUCALION_FAULT_PEERS is not set")
@@ -32,36 +32,32 @@ func TestPeersUnderFaults(t *testing.T) {
 	for i, tc := range []struct {
 		name  string
 		start func(fault.PeerOptions) (*fault.Peer, error)
-		rules bool
 	}{
-		{"stock", fault.NewStock, true},
-		{"pair", fault.NewStockPair, true},
-		{"victoria", fault.NewVictoriaMetrics, false},
+		{"stock", fault.NewStock},
+		{"pair", fault.NewStockPair},
+		{"victoria", fault.NewVictoriaMetrics},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			options := fault.PeerOptions{Number: 240 + i, Dir: t.TempDir()}
-			if tc.rules {
-				options.Flags = []string{fault.WorkloadFlag}
-			}
-			p, err := tc.start(options)
+			p, err := tc.start(fault.PeerOptions{Number: 240 + i, Dir: t.TempDir()})
 			if errors.Is(err, exec.ErrNotFound) {
 				t.Skip(err)
 			}
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, p.Close()) })
-			faultPeer(t, p, tc.name, tc.rules)
+			faultPeer(t, p, tc.name)
 		})
 	}
 }
 
-func faultPeer(t *testing.T, p *fault.Peer, name string, rules bool) {
+func faultPeer(t *testing.T, p *fault.Peer, name string) {
 	t.Helper()
-	w := workload(t, p.System, p.Readers, p.Configure)
+	require.NoError(t, p.Configure(""))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, p.Start(ctx))
 	o := options(t, p.System)
 	o.Epoch = 1000 // what is found ends a run, and there is something to be found
+	o.Floats = true
 	o.Read = func(ctx context.Context, n *fault.Node, run string) (client.Data, error) {
 		for _, r := range p.Readers {
 			if r.Name == n.Name {
@@ -71,9 +67,6 @@ func faultPeer(t *testing.T, p *fault.Peer, name string, rules bool) {
 			}
 		}
 		return nil, fmt.Errorf("no node %s", n.Name)
-	}
-	if o.Parts = w.Parts(); !rules {
-		o.Parts = o.Parts[1:] // without the alerts
 	}
 	r, err := fault.Run(t.Context(), o)
 	require.NoError(t, err)

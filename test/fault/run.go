@@ -25,6 +25,8 @@ type Options struct {
 	Epoch  int           // faults between two audits; 0 means 20
 	Floor  float64       // share of the offered samples that must be acknowledged over the whole run
 	Parts  []Part        // of the workload, beside ledger and registers
+	// Floats leaves histograms out of the ledger, for servers that do not take them as late as others.
+	Floats bool
 	// Read reads the samples of the series with a label run=... from a node; nil means by remote read.
 	Read func(ctx context.Context, n *Node, run string) (client.Data, error)
 	// Logf tells how it goes.
@@ -151,7 +153,7 @@ func (r *run) write(book *ledger.Ledger) (writers []*ledger.Writers, release fun
 		}
 	}
 	load := ledger.Load{
-		Targets: targets, Writers: ledgerWriters - 1, Series: ledgerSeries, Samples: ledgerSamples,
+		Targets: targets, Writers: ledgerWriters - 1, Series: ledgerSeries, Floats: r.Floats, Samples: ledgerSamples,
 		Interval: ledgerInterval, Acked: r.gaps.Writes.Mark, Seed: r.Seed,
 	}
 	late := load

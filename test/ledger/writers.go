@@ -20,7 +20,8 @@ import (
 type Load struct {
 	Targets  []*client.Client // each attempt goes to a random one
 	Writers  int              // concurrent ones, each with series of its own
-	Series   int              // of each writer; every fifth is of histograms
+	Series   int              // of each writer; every fifth is of histograms, unless Floats
+	Floats   bool
 	Samples  int              // per series in one request
 	Interval time.Duration    // between the requests of a writer; 0 means as fast as acknowledged
 	Late     time.Duration    // samples are up to so old, in no order; 0 means in order and new
@@ -50,7 +51,7 @@ func (l *Ledger) StartWriters(load Load) *Writers {
 	for i := range load.Writers {
 		var mine []*series
 		for j := range load.Series {
-			mine = append(mine, l.add(j%5 == 4))
+			mine = append(mine, l.add(j%5 == 4 && !load.Floats))
 		}
 		rng := rand.New(rand.NewPCG(load.Seed, uint64(i)))
 		w.done.Go(func() { w.write(ctx, mine, rng) })
