@@ -46,11 +46,13 @@ type whoami struct {
 	// Wall and Trusted are its times in Unix milliseconds, see clock.tell.
 	Wall    int64 `json:"wall,omitempty"`
 	Trusted int64 `json:"trusted,omitempty"`
+	// Leader is the node that leads, if this one is in contact with it.
+	Leader string `json:"leader,omitempty"`
 }
 
 func (n *Node) handleWhoami(context.Context, []byte) ([]byte, error) {
 	wall, trusted := n.clock.tell()
-	return jsonReply(whoami{ID: n.id, Instance: n.instance, Wall: wall, Trusted: trusted})
+	return jsonReply(whoami{ID: n.id, Instance: n.instance, Wall: wall, Trusted: trusted, Leader: n.leaderInContact()})
 }
 
 // watchConflicts asks both addresses. When both answer, two live nodes have one id: a mistake that Raft cannot survive,

@@ -143,6 +143,9 @@ func (n *Node) Ready() error {
 	if age > n.cfg.MaxStaleness {
 		return fmt.Errorf("%w: no confirmation from a leader for %s", ErrNotReady, age.Round(time.Millisecond))
 	}
+	if err := n.contact.err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
 	if heard, all := n.votersHeard(); heard <= all/2 {
 		return fmt.Errorf("%w: in contact with %d of %d voters", ErrNotReady, heard, all)
 	}

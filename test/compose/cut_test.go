@@ -4,12 +4,14 @@
 package compose_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -50,12 +52,27 @@ func (h *hosts) plug(n *local.Server) error { return h.of(n).Plug() }
 func (h *hosts) isolate(n *local.Server) error {
 	for _, peer := range h.Hosts {
 		if peer != h.of(n) {
-			if err := h.filter(n, "-A", "INPUT", "-s", peer.Addr, "-j", "DROP"); err != nil {
+			if err := h.drop(n, peer); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// fromLeader drops what comes from the leader alone.
+func (h *hosts) fromLeader(n *local.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	leader, err := h.cluster.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	return h.drop(n, h.of(leader))
+}
+
+func (h *hosts) drop(n *local.Server, peer *netns.Host) error {
+	return h.filter(n, "-A", "INPUT", "-s", peer.Addr, "-j", "DROP")
 }
 
 func (h *hosts) heal(n *local.Server) error { return h.filter(n, "-F", "INPUT") }
@@ -81,6 +98,7 @@ func TestBalancerCut(t *testing.T) {
 		{name: "follower unplugged", fail: h.unplug, mend: h.plug},
 		{name: "leader unplugged", leader: true, fail: h.unplug, mend: h.plug},
 		{name: "follower cut off from the nodes", fail: h.isolate, mend: h.heal},
+		{name: "follower cut off from the leader", fail: h.fromLeader, mend: h.heal},
 		{name: "leader cut off from the nodes", leader: true, fail: h.isolate, mend: h.heal},
 	} {
 		t.Run(f.name, func(t *testing.T) { b.suffer(t, h.cluster, f, &written) })

@@ -22,11 +22,11 @@ type Load struct {
 	Writers  int              // concurrent ones, each with series of its own
 	Series   int              // of each writer; every fifth is of histograms, unless Floats
 	Floats   bool
-	Samples  int              // per series in one request
-	Interval time.Duration    // between the requests of a writer; 0 means as fast as acknowledged
-	Late     time.Duration    // samples are up to so old, in no order; 0 means in order and new
-	Acked    func()           // called after each acknowledgement, if not nil; it must not block
-	Seed     uint64           // of the choice of targets
+	Samples  int           // per series in one request
+	Interval time.Duration // between the requests of a writer; 0 means as fast as acknowledged
+	Late     time.Duration // samples are up to so old, in no order; 0 means in order and new
+	Acked    func()        // called after each acknowledgement, if not nil; it must not block
+	Seed     uint64        // of the choice of targets
 }
 
 // attempts is how often a writer sends one request before it leaves its fate unknown and goes on.
