@@ -63,7 +63,7 @@ cluster: build ## three nodes on loopback, HTTP 9090 9092 9094, data and logs in
 
 test: ## all tests, with a short kill loop
 	TMPDIR=$(UNITTMP) $(GO) test -timeout 15m $$($(UNIT))
-	$(GO) test -timeout 15m -p 1 ./test/...
+	$(GO) test -timeout 25m -p 1 ./test/...
 
 race: ## the tests of the packages under the race detector, shortened
 	TMPDIR=$(UNITTMP) $(GO) test -race -short -tags remove_all_sd -timeout 20m $$($(UNIT))
