@@ -4,11 +4,18 @@
 package fsm
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
+	"time"
 )
 
-// requestMemory is how many ids of deletes are remembered.
-const requestMemory = 1024
+const (
+	// requestMemory is how many ids of deletes are remembered.
+	requestMemory = 1024
+	// roomRetry is the pause between two attempts of a step that found the disk full.
+	roomRetry = 250 * time.Millisecond
+)
 
 // Apply applies one log entry. It must be called in log order, by the applier.
 // Its effect on queries may be seen at once; it counts as applied when Publish
@@ -76,8 +83,33 @@ func (f *FSM) applyDelete(index uint64, p []byte) error {
 	f.deletes.add(index, p)
 	// Counted afterwards: who has read the new count must not find the samples.
 	defer f.erased.Add(1)
-	return f.store.Delete(d.Mint, d.Maxt, d.Selectors...)
+	return f.whenThereIsRoom(index, func() error { return f.store.Delete(d.Mint, d.Maxt, d.Selectors...) })
 }
+
+// whenThereIsRoom repeats a step while the disk is full, which is no broken invariant: the entry waits, and all after it,
+// as an append does behind a flusher that has no room. Until then this node is not ready and may show a part of the step.
+// Ends with Close.
+func (f *FSM) whenThereIsRoom(index uint64, step func() error) error {
+	err := step()
+	if !diskFull(err) {
+		return err
+	}
+	f.log.Error("A log entry waits for room on the disk", "index", index, "err", err)
+	retry := time.NewTicker(roomRetry)
+	defer retry.Stop()
+	for diskFull(err) {
+		select {
+		case <-f.ctx.Done():
+			return err
+		case <-retry.C:
+			err = step()
+		}
+	}
+	f.log.Info("The log entry waits no longer", "index", index, "err", err)
+	return err
+}
+
+func diskFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func (f *FSM) applyCutoff(p []byte) error {
 	t, err := decodeCutoff(p)
