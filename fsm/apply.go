@@ -109,7 +109,9 @@ func (f *FSM) whenThereIsRoom(index uint64, step func() error) error {
 	return err
 }
 
-func diskFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
 
 func (f *FSM) applyCutoff(p []byte) error {
 	t, err := decodeCutoff(p)
