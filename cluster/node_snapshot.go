@@ -23,6 +23,8 @@ const (
 	leasedFactor = 8
 	minTrailing  = 256 // entries
 	maxTrailing  = 1 << 20
+	// snapshotErasures is how many deletes a restart may have to repeat: each costs a memtable of its own, and its flush.
+	snapshotErasures = 64
 )
 
 // takeSnapshots makes Raft snapshots when enough has been logged since the last one. Raft's own trigger knows only
@@ -31,7 +33,8 @@ func (n *Node) takeSnapshots(ctx context.Context) {
 	g := n.stores.guard
 	start := time.Now()
 	last := start
-	var bytes int64 // of the guard at the last snapshot; what was replayed counts as logged since
+	var bytes int64     // of the guard at the last snapshot; what was replayed counts as logged since
+	var erasures uint64 // at the last snapshot
 	jitter := snapshotJitter()
 	var retry time.Time
 	tick(ctx, snapshotCheck, func() {
@@ -45,8 +48,8 @@ func (n *Node) takeSnapshots(ctx context.Context) {
 		if applied <= index || time.Now().Before(retry) || n.fsmFailed() {
 			return
 		}
-		before := g.bytes.Load()
-		if !n.snapshotDue(before-bytes, applied-index, time.Since(last), jitter) {
+		before, erased := g.bytes.Load(), n.fsm.Erasures()
+		if !n.snapshotDue(before-bytes, applied-index, erased-erasures, time.Since(last), jitter) {
 			return
 		}
 		if err := n.snapshot(ctx); err != nil {
@@ -56,18 +59,19 @@ func (n *Node) takeSnapshots(ctx context.Context) {
 			}
 			return
 		}
-		bytes, last, jitter = before, time.Now(), snapshotJitter()
+		bytes, erasures, last, jitter = before, erased, time.Now(), snapshotJitter()
 		n.setTrailing()
 	})
 }
 
-// snapshotDue tells whether so much log, or so long a time with something new, is worth a snapshot.
-func (n *Node) snapshotDue(bytes int64, entries uint64, age time.Duration, scale float64) bool {
+// snapshotDue tells whether so much log, so many deletes, or so long a time with something new, is worth a snapshot.
+func (n *Node) snapshotDue(bytes int64, entries, erasures uint64, age time.Duration, scale float64) bool {
 	if n.source.leased(n.snapshots.newestID()) {
 		scale, age = leasedFactor, 0
 	}
 	return float64(bytes) >= scale*float64(n.cfg.SnapshotLogBytes) ||
 		float64(entries) >= scale*float64(n.cfg.SnapshotEntries) ||
+		float64(erasures) >= scale*snapshotErasures ||
 		age >= time.Duration(scale*float64(n.cfg.SnapshotAge))
 }
 

@@ -158,6 +158,9 @@ func (f *FSM) noteDamage(err error) {
 	})
 }
 
+// Erasures counts the entries since Open that have removed samples: deletes, above all.
+func (f *FSM) Erasures() uint64 { return f.erased.Load() }
+
 // Damaged is closed when a block on the disk turns out not to be what was written.
 // Reads of it fail; all else goes on. Damage tells what is wrong.
 func (f *FSM) Damaged() <-chan struct{} { return f.damaged }

@@ -90,7 +90,7 @@ func (r *Registers) start(ctx context.Context, seed uint64, client int, loop fun
 	r.wg.Go(func() {
 		for ctx.Err() == nil {
 			loop(ctx, client, rng)
-			pause(ctx, time.Duration(rng.IntN(40))*time.Millisecond)
+			pause(ctx, time.Duration(rng.IntN(120))*time.Millisecond)
 		}
 	})
 }

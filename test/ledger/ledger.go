@@ -189,7 +189,7 @@ func (l *Ledger) AckedSince(t time.Time) (time.Time, bool) {
 	return first, !first.IsZero()
 }
 
-// Faults lists answers that were neither 2xx nor 503 nor a broken connection.
+// Faults lists answers that were neither 2xx nor retryable nor a broken connection.
 func (l *Ledger) Faults() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

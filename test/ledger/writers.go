@@ -184,11 +184,17 @@ func (w *Writers) attempt(ctx context.Context, target *client.Client, b *batch) 
 	case resp.Status/100 == 2:
 		w.ledger.count(fmt.Sprint(resp.Status), "")
 		return true, 0
-	case resp.Status == http.StatusServiceUnavailable:
-		w.ledger.count("503", "")
+	case retryable(resp.Status):
+		w.ledger.count(fmt.Sprint(resp.Status), "")
 		return false, retry
 	default:
 		w.ledger.count(fmt.Sprint(resp.Status), fmt.Sprintf("%s: %v", target.URL, resp.Err()))
 		return false, retry
 	}
+}
+
+// retryable statuses are 503, and what a load balancer answers when a node dies in the middle of its answer. No node gives
+// those itself.
+func retryable(status int) bool {
+	return status == http.StatusServiceUnavailable || status == http.StatusBadGateway || status == http.StatusGatewayTimeout
 }
