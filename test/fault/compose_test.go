@@ -153,7 +153,7 @@ func TestComposeFaults(t *testing.T) {
 	}
 	o := options(t, c.system)
 	o.Parts = w.Parts()
-	o.Floor = 0.1 // the engine takes its time to start a container, and a fault lasts as long
+	o.Floor = min(o.Floor, 0.1) // the engine takes its time to start a container, and a fault lasts as long
 	r, err := fault.Run(t.Context(), o)
 	require.NoError(t, err)
 	publish(t, r, "compose")

@@ -56,6 +56,7 @@ type RegisterCounts struct {
 	Unknown      int `json:"unknown"`       // writes given up
 	Linearizable int `json:"linearizable"`  // reads answered
 	Bounded      int `json:"bounded"`       // reads of the default level answered
+	Local        int `json:"local"`         // reads of the state of a node, whatever its age, answered
 	MinIndex     int `json:"min_index"`     // reads of one's own write answered
 	Unanswered   int `json:"unanswered"`    // reads that got an error, and may
 	Judged       int `json:"judged"`        // operations in histories that porcupine has accepted
@@ -220,8 +221,26 @@ func (r *Registers) linearizable(ctx context.Context, id int, rng *rand.Rand) {
 	}
 }
 
+// local reads what a node has, whatever its age: it may be old, and never from nowhere.
+func (r *Registers) local(ctx context.Context, rng *rand.Rand) {
+	reg := r.inUse()
+	got, err := r.read(ctx, reg, r.any(rng).At(client.Local), nil)
+	if err != nil {
+		r.note(func(c *RegisterCounts) { c.Unanswered++ })
+		return
+	}
+	r.note(func(c *RegisterCounts) { c.Local++ })
+	if sent := reg.attempted(r); got > sent {
+		r.findf("register %d: a local read gave %d of %d sent", reg.number, got, sent)
+	}
+}
+
 // bounded reads at the default level: mostly through the balancer.
 func (r *Registers) bounded(ctx context.Context, _ int, rng *rand.Rand) {
+	if rng.IntN(8) == 0 {
+		r.local(ctx, rng)
+		return
+	}
 	reg := r.inUse()
 	acked := reg.ackedAt(r.now() - maxStaleness.Nanoseconds())
 	c := r.balanced
@@ -285,6 +304,7 @@ func (c *RegisterCounts) add(d RegisterCounts) {
 	c.Unknown += d.Unknown
 	c.Linearizable += d.Linearizable
 	c.Bounded += d.Bounded
+	c.Local += d.Local
 	c.MinIndex += d.MinIndex
 	c.Unanswered += d.Unanswered
 	c.Judged += d.Judged

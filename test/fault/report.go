@@ -193,8 +193,8 @@ func (r *Report) Markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, seed %d, %s: %d faults in %s under load, %d samples sent, %d acknowledged (%.0f %% of what was offered), %d lost, %d ghosts.\n\n",
 		r.System, r.Seed, r.Date.Format(time.DateOnly), len(r.Rounds), (time.Duration(r.Seconds) * time.Second).String(), r.Sent, r.Acked, 100*r.Share(), r.Lost, r.Ghosts)
-	fmt.Fprintf(&b, "Registers: %d writes, %d linearizable reads, %d bounded reads, %d reads of one's own write, %d operations accepted by porcupine. Digests of all nodes compared and equal: %d times.\n",
-		r.Registers.Writes, r.Registers.Linearizable, r.Registers.Bounded, r.Registers.MinIndex, r.Registers.Judged, r.Digests)
+	fmt.Fprintf(&b, "Registers: %d writes, %d linearizable reads, %d bounded and %d local reads, %d reads of one's own write, %d operations accepted by porcupine. Digests of all nodes compared and equal: %d times.\n",
+		r.Registers.Writes, r.Registers.Linearizable, r.Registers.Bounded, r.Registers.Local, r.Registers.MinIndex, r.Registers.Judged, r.Digests)
 	for _, p := range r.Parts {
 		fmt.Fprintln(&b, p)
 	}
