@@ -5,6 +5,7 @@ package monitor_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -74,10 +75,13 @@ groups:
 	for _, a := range am.of("Twin") {
 		require.False(t, a.resolved(), "a rule has taken the other's alert: %+v", a)
 	}
-	start := active[0] + 16_000
+	starts := []int64{active[0] + 16_000}
+	if !slices.Contains(ticks, starts[0]) { // a busy machine may miss a slot: it fired an interval later, and the next leader cannot tell
+		starts = append(starts, starts[0]+interval.Milliseconds())
+	}
 	for _, a := range am.of("Held") {
 		require.False(t, a.resolved(), "%+v", a)
-		require.Equal(t, start, a.StartsAt.UnixMilli(), "%+v", a)
+		require.Contains(t, starts, a.StartsAt.UnixMilli(), "%+v", a)
 	}
 }
 
