@@ -38,7 +38,7 @@ const (
 )
 
 // dependent alerts may fire on a healthy cluster: they judge the machine.
-var dependent = []string{"DeucalionLogWriteSlow"}
+var dependent = []string{"DeucalionLogWriteSlow", "DeucalionDiskFullSoon"}
 
 // TestAgainstNodes scrapes three nodes under load as Prometheus does, and evaluates all expressions on that.
 func TestAgainstNodes(t *testing.T) {
