@@ -98,8 +98,8 @@ func (n *Node) leaderInContact() string {
 	return id
 }
 
-// judge notes the leader that this node does not hear, while others do.
-func (c *contact) judge(silent bool) {
+// judge notes the leader that this node does not hear, while others do, and tells whether that has changed.
+func (c *contact) judge(silent bool) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	leader := ""
@@ -110,9 +110,18 @@ func (c *contact) judge(silent bool) {
 			}
 		}
 	}
-	if leader != c.cut {
+	changed = leader != c.cut
+	if changed {
 		c.cut, c.since = leader, time.Now()
 	}
+	return changed
+}
+
+// lost is the leader that others hear and this node does not, "" if there is none.
+func (c *contact) lost() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cut
 }
 
 // err is nil unless this node is cut off from a leader that others hear. It waits for a second answer to that effect: at
@@ -136,7 +145,13 @@ func (n *Node) watchContact(ctx context.Context) {
 				calls.Go(func() { n.contact.ask(id, func() (string, bool) { return n.leaderOf(ctx, id) }) })
 			}
 		}
-		n.contact.judge(!n.isLeader() && time.Since(n.raft.LastContact()) > leaderSilent)
+		if n.contact.judge(!n.isLeader() && time.Since(n.raft.LastContact()) > leaderSilent) {
+			if leader := n.contact.lost(); leader != "" {
+				n.logger.Warn("No contact with the leader, which other nodes hear", "leader", leader)
+			} else {
+				n.logger.Info("No longer the only one without contact with a leader")
+			}
+		}
 		heard, all := n.votersHeard()
 		switch now := heard <= all/2; {
 		case now && !lost:

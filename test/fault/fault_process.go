@@ -86,7 +86,7 @@ func freeze(ctx context.Context, n *Nemesis, node *Node) error {
 // stutter lets a process run for moments only, as on a machine that is out of memory or CPU.
 func stutter(ctx context.Context, n *Nemesis, node *Node) error {
 	for range 10 {
-		if err := errors.Join(node.signal(syscall.SIGSTOP)); err != nil {
+		if err := node.signal(syscall.SIGSTOP); err != nil {
 			return err
 		}
 		n.hold(ctx, 100*time.Millisecond, 500*time.Millisecond)
