@@ -31,8 +31,9 @@ const (
 	// Small requests: what is kept of the log is counted in entries too, 256 at least.
 	perRequest = 4
 
-	before  = 30 // parts of two hours that all nodes get
-	maxMore = 20 // parts written at most while one node is down
+	largest = 27 // parts of the largest blocks that are merged here
+	before  = 36 // parts of two hours written at most until the node that will be behind has a snapshot of a largest block
+	maxMore = 16 // parts written at most while that node is down
 
 	ready = 90 * time.Second
 )
@@ -66,11 +67,11 @@ func (l *load) write() {
 	l.part++
 }
 
-// start is at a boundary of the largest blocks that are merged here, 27 parts: the parts that a node misses must not be
-// merged into a block with all that it has, on which depends how much it has to fetch.
+// start is at a boundary of the largest blocks: the parts that a node misses must not be merged into a block with all
+// that it has, on which depends how much it has to fetch.
 func start() int64 {
-	const largest = 27 * int64(partSpan/time.Millisecond)
-	return time.Now().Add(-(before+maxMore+2)*partSpan).UnixMilli() / largest * largest
+	const span = largest * int64(partSpan/time.Millisecond)
+	return time.Now().Add(-(before+maxMore+2)*partSpan).UnixMilli() / span * span
 }
 
 // metric asks n.
@@ -83,8 +84,8 @@ func metric(t *testing.T, n *local.Server, name string) float64 {
 	return m.Sum(name)
 }
 
-// snapshotBytes is the size of the newest snapshot of n, which is what it offers.
-func snapshotBytes(t *testing.T, n *local.Server) int64 {
+// newestSnapshot is what n offers as the leader, and starts from.
+func newestSnapshot(t *testing.T, n *local.Server) fsm.Manifest {
 	t.Helper()
 	dirs, err := filepath.Glob(filepath.Join(n.Dir, "snapshots-raft", "*-*-*", "data"))
 	require.NoError(t, err)
@@ -94,7 +95,7 @@ func snapshotBytes(t *testing.T, n *local.Server) int64 {
 			newest = m
 		}
 	}
-	return newest.Bytes()
+	return newest
 }
 
 // equal reads all data of every node.
@@ -123,15 +124,15 @@ func TestCatchUp(t *testing.T) {
 	to := leader.Client()
 	defer to.Close()
 	l := &load{t: t, to: to, rng: rand.New(rand.NewPCG(1, 2)), start: start()}
-	for range before {
+	for range largest {
 		l.write()
 	}
-	harness.Await(t, ready, "a snapshot of the node that will be behind", func(context.Context) error {
-		if metric(t, behind, "deucalion_raft_snapshots_total") < 2 {
-			return errNotYet
-		}
-		return nil
-	})
+	whole := uint64(metric(t, leader, "deucalion_raft_applied_index"))
+	for newestSnapshot(t, behind).Index < whole {
+		require.Less(t, l.part, before, "no snapshot of the node that will be behind")
+		l.write()
+	}
+	had := l.part
 	index := metric(t, behind, "deucalion_raft_applied_index")
 	require.NoError(t, behind.Kill())
 
@@ -141,15 +142,15 @@ func TestCatchUp(t *testing.T) {
 			metric(t, leader, "deucalion_raft_applied_index") > index+450
 	}
 	for !gone() {
-		require.Less(t, l.part, before+maxMore, "the log is still there")
+		require.Less(t, l.part, had+maxMore, "the log is still there")
 		l.write()
 	}
-	missed := l.part - before
+	missed := l.part - had
 	require.NoError(t, behind.Start())
 	l.write() // the others go on
 	harness.WaitReady(t, behind)
 	equal(t, c)
-	total := snapshotBytes(t, leader)
+	total := newestSnapshot(t, leader).Bytes()
 	fetched, kept := metric(t, behind, "deucalion_raft_catchup_fetched_bytes_total"), metric(t, behind, "deucalion_raft_catchup_kept_bytes_total")
 	t.Logf("missed %d of %d parts; of %d bytes %.0f were fetched and %.0f kept", missed, l.part, total, fetched, kept)
 	require.Positive(t, metric(t, behind, "deucalion_raft_snapshot_installs_total"), "it came by snapshot")
@@ -180,7 +181,7 @@ func wiped(t *testing.T, c *local.Cluster, n, leader *local.Server) {
 		}
 		return nil
 	})
-	total := snapshotBytes(t, leader)
+	total := newestSnapshot(t, leader).Bytes()
 	require.NoError(t, n.Kill())
 	require.NoError(t, n.Start())
 	harness.WaitReady(t, n)
