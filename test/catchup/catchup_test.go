@@ -36,6 +36,8 @@ const (
 	maxMore = 16 // parts written at most while that node is down
 
 	ready = 90 * time.Second
+	// A node looks once a second whether a snapshot is due.
+	snapshotTime = 2 * time.Second
 )
 
 var errNotYet = errors.New("not yet")
@@ -65,6 +67,19 @@ func (l *load) write() {
 		require.NoError(l.t, l.to.Write(l.t.Context(), ts))
 	}
 	l.part++
+}
+
+// until writes until done, up to part most. A part makes a snapshot due, and each is waited for, for snapshots take
+// their time however fast the writes are.
+func (l *load) until(most int, what string, done func() bool) {
+	l.t.Helper()
+	for !done() {
+		require.Less(l.t, l.part, most, what)
+		l.write()
+		for deadline := time.Now().Add(snapshotTime); !done() && time.Now().Before(deadline); {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
 }
 
 // start is at a boundary of the largest blocks: the parts that a node misses must not be merged into a block with all
@@ -128,23 +143,16 @@ func TestCatchUp(t *testing.T) {
 		l.write()
 	}
 	whole := uint64(metric(t, leader, "deucalion_raft_applied_index"))
-	for newestSnapshot(t, behind).Index < whole {
-		require.Less(t, l.part, before, "no snapshot of the node that will be behind")
-		l.write()
-	}
+	l.until(before, "a snapshot of the node that will be behind", func() bool { return newestSnapshot(t, behind).Index >= whole })
 	had := l.part
 	index := metric(t, behind, "deucalion_raft_applied_index")
 	require.NoError(t, behind.Kill())
 
 	snapshots := metric(t, leader, "deucalion_raft_snapshots_total")
-	gone := func() bool {
+	l.until(had+maxMore, "a log that begins later", func() bool {
 		return metric(t, leader, "deucalion_raft_snapshots_total") >= snapshots+3 &&
 			metric(t, leader, "deucalion_raft_applied_index") > index+450
-	}
-	for !gone() {
-		require.Less(t, l.part, had+maxMore, "the log is still there")
-		l.write()
-	}
+	})
 	missed := l.part - had
 	require.NoError(t, behind.Start())
 	l.write() // the others go on

@@ -7,19 +7,9 @@
 # filter. That takes root; what is missing is installed from Debian.
 set -euo pipefail
 
-if ! command -v docker-compose >/dev/null || ! { command -v dockerd >/dev/null || docker info >/dev/null 2>&1; }; then
-  policy=/usr/sbin/policy-rc.d
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy" # invoke-rc.d may start no service
-    chmod 755 "$policy"
-    trap 'rm -f "$policy"' EXIT
-  fi
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq </dev/null
-  apt-get install -y -qq --no-install-recommends docker.io docker-compose iptables </dev/null
-  [ -z "$(trap -p EXIT)" ] || rm -f "$policy"
-  trap - EXIT
-fi
+want=(docker-compose)
+docker info >/dev/null 2>&1 || want+=(dockerd=docker.io iptables)
+"$(dirname "$0")/debian-install.sh" "${want[@]}"
 
 if docker info >/dev/null 2>&1; then
   exec "$@"
