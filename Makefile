@@ -62,11 +62,11 @@ cluster: build ## three nodes on loopback, HTTP 9090 9092 9094, data and logs in
 	test/scripts/cluster.sh bin/deucalion .cluster
 
 test: ## all tests, with a short kill loop
-	TMPDIR=$(UNITTMP) $(GO) test -timeout 15m $$($(UNIT))
+	TMPDIR=$(UNITTMP) $(GO) test -timeout 25m $$($(UNIT))
 	$(GO) test -timeout 25m -p 1 ./test/...
 
 race: ## the tests of the packages under the race detector, shortened
-	TMPDIR=$(UNITTMP) $(GO) test -race -short -tags remove_all_sd -timeout 20m $$($(UNIT))
+	TMPDIR=$(UNITTMP) $(GO) test -race -short -tags remove_all_sd -timeout 35m $$($(UNIT))
 
 fuzz: ## every fuzz test for FUZZTIME (10s)
 	TMPDIR=$(UNITTMP) test/scripts/fuzz.sh $(FUZZTIME)

@@ -64,7 +64,7 @@ func TestCatchUpResumes(t *testing.T) {
 }
 
 func TestCatchUpResumesAfterACrash(t *testing.T) {
-	l := newLagging(t, func(c *cluster.Config) { c.SnapshotMaxRate = 300_000 })
+	l := newLagging(t, func(c *cluster.Config) { c.SnapshotMaxRate = 100_000 })
 	n, total := l.behind, l.leader.offered()
 	n.wipe()
 	n.start()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,8 +17,9 @@ import (
 	"github.com/deucaliondb/deucalion/test/ledger"
 )
 
-// failoverLimit is the longest that a write may wait for a new leader. The race detector makes everything
-// slower several times over, and such a run looks for races, not for time.
+// failoverLimit is the longest that a write may wait for a new leader in most cases: an election may have no winner, and
+// the next one begins a timeout later. The race detector makes everything slower several times over, and such a run
+// looks for races, not for time.
 func failoverLimit() time.Duration {
 	if os.Getenv("DEUCALION_RACE") == "1" {
 		return 10 * time.Second
@@ -35,15 +37,19 @@ func TestFailover(t *testing.T) {
 	})
 	defer w.Stop()
 	f := &faults{t: t, cluster: c, ledger: l}
+	var gaps []time.Duration
 	for range harness.Number(t, "DEUCALION_FAILOVERS", 3) {
 		f.progress(200)
 		leader := harness.Leader(t, c)
 		require.NoError(t, leader.Kill())
 		gap := awaitWrite(t, l, time.Now())
 		t.Logf("%s killed, next write acknowledged after %s", leader.Name, gap.Round(time.Millisecond))
-		require.LessOrEqual(t, gap, failoverLimit(), "from the kill of %s to the next acknowledged write", leader.Name)
+		require.LessOrEqual(t, gap, 3*failoverLimit(), "from the kill of %s to the next acknowledged write", leader.Name)
+		gaps = append(gaps, gap)
 		harness.Start(t, c)
 	}
+	slices.Sort(gaps)
+	require.LessOrEqual(t, gaps[len(gaps)/2], failoverLimit(), "the median of %v", gaps)
 	w.Finish()
 	check(t, c, l)
 	t.Log(l.Summary())
