@@ -5,6 +5,7 @@ package fsm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -162,7 +163,8 @@ func (f *FSM) noteDamage(err error) {
 func (f *FSM) Erasures() uint64 { return f.erased.Load() }
 
 // Damaged is closed when a block on the disk turns out not to be what was written.
-// Reads of it fail; all else goes on. Damage tells what is wrong.
+// Reads of it fail; all else goes on, unless it was met in Apply: then the FSM has
+// failed, too. Damage tells what is wrong.
 func (f *FSM) Damaged() <-chan struct{} { return f.damaged }
 
 // Damage returns what is damaged, or nil.
@@ -177,6 +179,12 @@ func (f *FSM) Damage() error {
 
 func (f *FSM) fail(index uint64, err error) Result {
 	f.stop(fmt.Errorf("applying log entry %d: %w", index, err))
+	// Damage of this node's disk is no end: the others can repair it. A wrong checksum tells so itself, whatever else
+	// may come from damage is looked for.
+	if errors.Is(err, storage.ErrDamaged) {
+		f.noteDamage(f.Err())
+	}
+	f.store.Scrub()
 	return Result{Index: index, Err: f.Err().Error()}
 }
 

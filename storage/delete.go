@@ -46,7 +46,7 @@ func (s *Store) endJob(j *job) {
 // Delete removes the samples in the closed range [mint, maxt] of every series
 // that one of the selectors matches. Samples that are appended later are not
 // affected, also inside the range: for that the active memtable is frozen first
-// if it has anything to delete. Applier only.
+// if it has anything to delete. A damaged block is an ErrDamaged. Applier only.
 func (s *Store) Delete(mint, maxt int64, selectors ...[]*labels.Matcher) error {
 	d := deletion{mint, maxt, selectors}
 	if hit, err := s.activeMatches(d); err != nil {
@@ -71,7 +71,7 @@ func (s *Store) Delete(mint, maxt int64, selectors ...[]*labels.Matcher) error {
 				return err
 			}
 			if err := d.apply(b.Block); err != nil {
-				return err
+				return markDamage(err)
 			}
 		}
 	}

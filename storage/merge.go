@@ -127,7 +127,7 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 	}
 	made, err := s.compact(s.ctx, work, dirs, pos)
 	if err != nil {
-		return err
+		return s.noteReadError(err)
 	}
 	fault.Point(fault.MergeBeforeInstall)
 	defer s.removeFormer(dst) // a reset meanwhile found it in use

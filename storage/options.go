@@ -46,7 +46,7 @@ type Options struct {
 	MaxBlockSpan time.Duration
 
 	// ScrubInterval is how often all blocks are compared with the checksums that
-	// they were written with, at 32 MiB/s. Zero: never.
+	// they were written with, at 32 MiB/s. Zero: only when a read has met damage.
 	ScrubInterval time.Duration
 
 	// OnDamage is called, on a goroutine of the store, when a block turns out not

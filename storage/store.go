@@ -81,9 +81,13 @@ func Open(o Options) (*Store, error) {
 		go s.flushLoop()
 		go s.mergeLoop()
 	}
-	if !o.Manual && o.ScrubInterval > 0 {
+	if !o.Manual {
+		scrub := s.scrubOnDemand
+		if o.ScrubInterval > 0 {
+			scrub = s.scrubLoop
+		}
 		s.wg.Add(1)
-		go s.scrubLoop()
+		go scrub()
 	}
 	return s, nil
 }
