@@ -36,7 +36,7 @@ type freshSeries struct {
 	bad    bool    // labels that cannot be stored
 }
 
-func (f *FSM) applyAppend(p []byte, r *Result) error {
+func (f *FSM) applyAppend(index uint64, p []byte, r *Result) error {
 	e := &f.entry
 	if err := e.decode(p); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (f *FSM) applyAppend(p []byte, r *Result) error {
 	f.metadata.merge(e.metadata)
 	f.m.countRefused(r.Refused)
 	f.m.samples.Add(float64(int(a.n) - len(r.Refused)))
-	return f.store.MaybeFreeze(f.maxT.Load())
+	return f.whenThereIsRoom(index, func() error { return f.store.MaybeFreeze(f.maxT.Load()) })
 }
 
 // resolve finds the series of all known samples and exemplars, in the order of

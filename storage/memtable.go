@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -73,10 +74,10 @@ func newMemtable(dir string, gen uint64, pool chunkenc.Pool, series uint64) (*me
 	o.OutOfOrderTimeWindow.Store(openWindow)
 	h, err := tsdb.NewHead(nil, nil, nil, nil, o, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open memtable: %w", err)
+		return nil, errors.Join(fmt.Errorf("open memtable: %w", err), os.RemoveAll(d))
 	}
 	if err := h.Init(math.MinInt64); err != nil {
-		return nil, fmt.Errorf("init memtable: %w", err)
+		return nil, errors.Join(fmt.Errorf("init memtable: %w", err), h.Close(), os.RemoveAll(d))
 	}
 	m := &memtable{
 		gen: gen, dir: d, head: h,
