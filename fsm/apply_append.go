@@ -24,6 +24,7 @@ type appending struct {
 	r     *Result
 	n     uint32    // samples of the entry so far
 	pos   uint32    // position of the one that is being decided
+	late  int64     // bytes of chunks that TSDB may have to write for samples out of order
 	known []*series // of the known samples, in the order of their sections
 	fresh []freshSeries
 }
@@ -50,6 +51,11 @@ func (f *FSM) applyAppend(index uint64, p []byte, r *Result) error {
 	a := &appending{f: f, app: f.store.Appender(), r: r, known: known}
 	if err := a.run(e); err != nil {
 		return errors.Join(err, a.app.Rollback())
+	}
+	if a.late > 0 {
+		if err := f.whenThereIsRoom(index, func() error { return f.store.CheckRoom(a.late) }); err != nil {
+			return errors.Join(err, a.app.Rollback())
+		}
 	}
 	if err := a.app.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
@@ -258,6 +264,7 @@ func (a *appending) store(s *series, lastT int64, x storage.Sample) error {
 		return err
 	}
 	if x.T <= lastT {
+		a.late += storage.ChunkBytes(x)
 		return nil
 	}
 	s.lastT.Store(x.T)

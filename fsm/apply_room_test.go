@@ -5,9 +5,11 @@ package fsm
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -137,4 +139,30 @@ func TestImportWaitsForRoom(t *testing.T) {
 	st, ok := f.ImportOutcome(importName)
 	require.True(t, ok)
 	require.Equal(t, storage.ImportStats{Added: 2, Refused: 1}, st)
+}
+
+// TSDB writes chunks of samples out of order to the disk, and panics if it is full: they wait for room before.
+func TestLateSamplesWaitForRoom(t *testing.T) {
+	dir := smallDisk(t)
+	f := openFSM(t, Options{Dir: dir, Storage: storage.Options{Manual: true}}, "")
+	l := newLog(f)
+	l.apply(t, EncodeSettings(Settings{OutOfOrderWindow: time.Hour}))
+	put(t, f, l, name("a"), base+1000, 1000)
+	filler := filepath.Join(dir, "filler")
+	fillDisk(t, filler)
+	put(t, f, l, name("a"), base+1001, 1001) // is written later, by a flush
+	waitsForRoom(t, f, filler, func() {
+		commit(t, f, l, func(b *Batch) {
+			b.Series(nil, name("a"))
+			for i := range int64(100) {
+				b.Float(base+i, float64(i))
+			}
+		})
+	})
+	var want []string
+	for i := range 100 {
+		want = append(want, fmt.Sprintf("%d=%d", i, i))
+	}
+	want = append(want, "1000=1000", "1001=1001")
+	require.Equal(t, strings.Join(want, " "), floatsOf(t, f, name("a")))
 }

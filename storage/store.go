@@ -157,7 +157,7 @@ func (s *Store) kick(c chan struct{}) {
 }
 
 func (s *Store) newMemtable(series uint64) (*memtable, error) {
-	return newMemtable(s.opts.Dir, s.gen.Add(1), s.pool, series)
+	return newMemtable(s.opts.Dir, s.gen.Add(1), s.pool, series, s.opts.Logger)
 }
 
 // privateDir makes a new empty directory below the live one.
