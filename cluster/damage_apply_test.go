@@ -5,7 +5,9 @@ package cluster_test
 
 import (
 	"context"
+	"io/fs"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/storage"
 )
 
 // put commits one sample of a series through n.
@@ -85,4 +88,26 @@ func TestDamageMetInApply(t *testing.T) {
 		require.Equal(t, map[fsm.Reason]int{fsm.Duplicate: 1}, bad.put("m", from+5, 4).Refused, "the first write wins")
 		requireEqualData(t, bad, 3)
 	}
+}
+
+// A disk that fails a write of a snapshot ends the node, as one that fails a write to the log does.
+func TestFailedWriteEndsTheNode(t *testing.T) {
+	ended := make(chan error, 1)
+	n := startNode(t, cluster.Config{OnFatal: func(err error) { ended <- err }})
+	n.waitReady()
+	n.mustWrite(1)
+	n.fsm.NoteWriteError(&fs.PathError{Op: "read", Path: "x", Err: syscall.EIO})
+	n.mustWrite(2)
+	n.fsm.NoteWriteError(&fs.PathError{Op: "sync", Path: "x", Err: syscall.EIO})
+	select {
+	case err := <-ended:
+		require.ErrorIs(t, err, storage.ErrWrite)
+	case <-time.After(60 * time.Second):
+		require.FailNow(t, "the node goes on")
+	}
+	require.ErrorIs(t, n.Ready(), storage.ErrWrite)
+	n.stop()
+	n.start()
+	n.waitReady()
+	n.waitCount(2)
 }
