@@ -29,13 +29,10 @@ func ChunkBytes(x Sample) int64 {
 
 // CheckRoom returns an error that wraps syscall.ENOSPC if the disk has no room for
 // chunks of so many bytes. Out-of-order samples may be committed only if it has:
-// TSDB panics when it cannot write a chunk.
+// TSDB panics when it cannot write a chunk. Where it cannot be told there is room.
 func (s *Store) CheckRoom(bytes int64) error {
 	free, err := freeBytes(s.opts.Dir)
-	if err != nil {
-		return fmt.Errorf("room on the disk: %w", err)
-	}
-	if free < bytes+chunkRoom {
+	if err == nil && free < bytes+chunkRoom {
 		return fmt.Errorf("%d bytes are free, out-of-order samples may need %d: %w", free, bytes+chunkRoom, syscall.ENOSPC)
 	}
 	return nil
