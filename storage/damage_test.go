@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// damagedStore has a block of ten samples of series("a") with a bit flipped in the named file.
-func damagedStore(t *testing.T, o Options, file string) (x *tester, name string) {
+// storeWithDamage has a block of ten samples of series("a") with a bit flipped in the named file.
+func storeWithDamage(t *testing.T, o Options, file string) (x *tester, name string) {
 	x = openStore(t, o)
 	x.fill("a", base, 10)
 	x.freeze()
@@ -57,7 +57,7 @@ func TestApplierMeetsDamage(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			x, _ := damagedStore(t, Options{Manual: true, FreezeSpan: 1000 * time.Hour}, tc.file)
+			x, _ := storeWithDamage(t, Options{Manual: true, FreezeSpan: 1000 * time.Hour}, tc.file)
 			require.ErrorIs(t, tc.do(x), ErrDamaged)
 		})
 	}
@@ -78,7 +78,7 @@ func TestScrubOnDemand(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := make(chan error, 1)
-			x, name := damagedStore(t, Options{OnDamage: func(err error) { found <- err }}, someChunks)
+			x, name := storeWithDamage(t, Options{OnDamage: func(err error) { found <- err }}, someChunks)
 			meet(x)
 			select {
 			case err := <-found:

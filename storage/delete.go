@@ -71,7 +71,7 @@ func (s *Store) Delete(mint, maxt int64, selectors ...[]*labels.Matcher) error {
 				return err
 			}
 			if err := d.apply(b.Block); err != nil {
-				return markDamage(err)
+				return err
 			}
 		}
 	}
@@ -145,7 +145,7 @@ func (m *memtable) deleteLocked(d deletion) error {
 func (d deletion) apply(b *tsdb.Block) error {
 	for _, ms := range d.selectors {
 		if err := b.Delete(context.Background(), d.mint, d.maxt, ms...); err != nil {
-			return fmt.Errorf("delete from block %s: %w", b.Dir(), err)
+			return fmt.Errorf("delete from block %s: %w", b.Dir(), markDamage(err))
 		}
 	}
 	return nil
