@@ -8,14 +8,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
 const damageRetry = 10 * time.Second
 
 // watchDamage ends the process when a block on its disk is damaged and the other members are well, so that the next
-// start sets the block aside and gets what was in it from them. Until then, and in a cluster of one, the node goes on:
-// reads of the damaged block fail, and a metric and a log line tell.
+// start sets the block aside and gets what was in it from them. Until then, and in a cluster of one, the node goes on,
+// unless it has met the damage in applying the log: reads of the damaged block fail, and a metric and a log line tell.
 func (n *Node) watchDamage(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -45,17 +46,32 @@ func (n *Node) watchDamage(ctx context.Context) {
 func (n *Node) othersAreWell(ctx context.Context) bool { return mayRepair(n.id, n.Nodes(ctx)) }
 
 // mayRepair: the others are there, have their votes and no trouble of their own, for a node that repairs itself may have
-// no vote meanwhile. Of several that are damaged the one with the lowest id goes first, and the next when that is well.
+// no vote meanwhile. Several that are damaged go one after the other: first those that damage has stopped, which take no
+// part as it is, then by their ids.
 func mayRepair(self string, members []NodeStatus) bool {
+	own := NodeStatus{ID: self}
+	if i := slices.IndexFunc(members, func(s NodeStatus) bool { return s.ID == self }); i >= 0 {
+		own = members[i]
+	}
 	for _, s := range members {
-		if s.ID == self {
-			continue
-		}
-		if s.Role == RoleUnreachable || s.Err != "" || s.Recovering != "" || s.Damaged != "" && s.ID < self {
+		switch {
+		case s.ID == self:
+		case s.Role == RoleUnreachable || s.Recovering != "":
+			return false
+		case s.Err != "" && s.Damaged == "":
+			return false
+		case s.Damaged != "" && repairsBefore(s, own):
 			return false
 		}
 	}
 	return true
+}
+
+func repairsBefore(a, b NodeStatus) bool {
+	if stopped := a.Err != ""; stopped != (b.Err != "") {
+		return stopped
+	}
+	return a.ID < b.ID
 }
 
 func markVerifyAll(dir string) error {

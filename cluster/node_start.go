@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/storage"
 )
 
 // Start joins the cluster, or begins to look for it. f has been opened from s.Latest(), and only Raft may apply to it
@@ -64,6 +65,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 	}
 	f.SetImportFiles(n.imports)
 	s.attach(id, n.catchUp.receive)
+	s.onError(f.NoteWriteError)
 	n.machine = &raftFSM{fsm: f, ctx: persistCtx, metrics: n.metrics, restored: n.catchUp.poke}
 	defer func() {
 		if err != nil {
@@ -155,7 +157,7 @@ func (n *Node) startLoops() {
 }
 
 // watchFSM takes a node whose state machine has failed out of Raft, so that it neither acknowledges nor leads. The
-// process goes on: it can be looked at, and its Ready error says why.
+// process goes on, mostly: it can be looked at, and its Ready error says why.
 func (n *Node) watchFSM(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -164,8 +166,11 @@ func (n *Node) watchFSM(ctx context.Context) {
 	}
 	n.logger.Error("The state machine has stopped; this node takes no part any more", "err", n.fsm.Err())
 	n.endRaft()
-	if errors.Is(n.fsm.Err(), fsm.ErrNewer) {
-		n.fatal(n.fsm.Err()) // there is nothing to look at but the version
+	switch {
+	case errors.Is(n.fsm.Err(), fsm.ErrNewer): // there is nothing to look at but the version
+		n.fatal(n.fsm.Err())
+	case errors.Is(n.fsm.Err(), storage.ErrWrite): // like a write to the log that fails
+		n.fatal(n.fsm.Err())
 	}
 }
 

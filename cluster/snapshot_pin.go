@@ -19,6 +19,22 @@ func (s *SnapshotStore) attach(node string, take receiveFunc) {
 	s.node, s.take = node, take
 }
 
+// onError tells the store who is to hear why a snapshot could not be finished. Called before Raft starts.
+func (s *SnapshotStore) onError(note func(error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note = note
+}
+
+func (s *SnapshotStore) noteError(err error) {
+	s.mu.Lock()
+	note := s.note
+	s.mu.Unlock()
+	if note != nil {
+		note(err)
+	}
+}
+
 func (s *SnapshotStore) nodeID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

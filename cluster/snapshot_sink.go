@@ -80,6 +80,7 @@ func (k *snapshotSink) Write(p []byte) (int, error) {
 func (k *snapshotSink) Close() error {
 	k.once.Do(func() {
 		if k.err = k.finish(); k.err != nil {
+			k.store.noteError(k.err)
 			_ = os.RemoveAll(k.dir)
 		}
 	})

@@ -44,6 +44,7 @@ type SnapshotStore struct {
 	mu    sync.Mutex          // protects the following, and the names in dir
 	node  string              // this node's id, for offers
 	take  receiveFunc         // what becomes of offers
+	note  func(error)         // hears why a snapshot could not be finished; nil: nobody
 	metas []*snapshotMeta     // good and finished ones, newest first
 	pins  map[string]int      // open readers and others that need the files
 	dead  map[string]struct{} // reaped while pinned

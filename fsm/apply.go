@@ -37,7 +37,7 @@ func (f *FSM) Apply(index, term uint64, entry []byte) Result {
 	}
 	switch k {
 	case kindAppend:
-		err = f.applyAppend(p, &r)
+		err = f.applyAppend(index, p, &r)
 	case kindDelete:
 		err = f.applyDelete(index, p)
 	case kindClean:

@@ -24,6 +24,7 @@ type appending struct {
 	r     *Result
 	n     uint32    // samples of the entry so far
 	pos   uint32    // position of the one that is being decided
+	late  int64     // bytes of chunks that TSDB may have to write for samples out of order
 	known []*series // of the known samples, in the order of their sections
 	fresh []freshSeries
 }
@@ -36,7 +37,7 @@ type freshSeries struct {
 	bad    bool    // labels that cannot be stored
 }
 
-func (f *FSM) applyAppend(p []byte, r *Result) error {
+func (f *FSM) applyAppend(index uint64, p []byte, r *Result) error {
 	e := &f.entry
 	if err := e.decode(p); err != nil {
 		return err
@@ -51,6 +52,11 @@ func (f *FSM) applyAppend(p []byte, r *Result) error {
 	if err := a.run(e); err != nil {
 		return errors.Join(err, a.app.Rollback())
 	}
+	if a.late > 0 {
+		if err := f.whenThereIsRoom(index, func() error { return f.store.CheckRoom(a.late) }); err != nil {
+			return errors.Join(err, a.app.Rollback())
+		}
+	}
 	if err := a.app.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
@@ -58,7 +64,7 @@ func (f *FSM) applyAppend(p []byte, r *Result) error {
 	f.metadata.merge(e.metadata)
 	f.m.countRefused(r.Refused)
 	f.m.samples.Add(float64(int(a.n) - len(r.Refused)))
-	return f.store.MaybeFreeze(f.maxT.Load())
+	return f.whenThereIsRoom(index, func() error { return f.store.MaybeFreeze(f.maxT.Load()) })
 }
 
 // resolve finds the series of all known samples and exemplars, in the order of
@@ -258,6 +264,7 @@ func (a *appending) store(s *series, lastT int64, x storage.Sample) error {
 		return err
 	}
 	if x.T <= lastT {
+		a.late += storage.ChunkBytes(x)
 		return nil
 	}
 	s.lastT.Store(x.T)

@@ -5,6 +5,7 @@ package fsm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -92,7 +93,8 @@ func Open(o Options, from string) (*FSM, error) {
 		opts: o, log: o.Logger, failed: make(chan struct{}), damaged: make(chan struct{}),
 		dropHorizon: storage.NoTime, floor: storage.NoTime,
 	}
-	so.Dir, so.Logger, so.Registerer, so.OnDamage = filepath.Join(o.Dir, "live"), o.Logger, o.Registerer, f.noteDamage
+	so.Dir, so.Logger, so.Registerer = filepath.Join(o.Dir, "live"), o.Logger, o.Registerer
+	so.OnDamage, so.OnWriteError = f.noteDamage, f.NoteWriteError
 	var err error
 	if f.store, err = storage.Open(so); err != nil {
 		return nil, fmt.Errorf("open storage: %w", err)
@@ -139,7 +141,7 @@ func (f *FSM) Wait(ctx context.Context, index uint64) error {
 func (f *FSM) Publish(index, term uint64) { f.applied.set(index, term) }
 
 // Failed is closed when a broken invariant (an unreadable entry, a storage
-// error) stopped the FSM. It then applies nothing more: this node would
+// error) or a disk that fails writes stopped the FSM. It then applies nothing more: this node would
 // otherwise silently differ from the others. Err tells why.
 func (f *FSM) Failed() <-chan struct{} { return f.failed }
 
@@ -158,11 +160,21 @@ func (f *FSM) noteDamage(err error) {
 	})
 }
 
+// NoteWriteError stops the FSM if err is a write or a sync that the disk has failed
+// (storage.MarkWrite), in a snapshot, say; Err then wraps storage.ErrWrite. Any
+// goroutine may call it.
+func (f *FSM) NoteWriteError(err error) {
+	if err = storage.MarkWrite(err); errors.Is(err, storage.ErrWrite) {
+		f.stop(err)
+	}
+}
+
 // Erasures counts the entries since Open that have removed samples: deletes, above all.
 func (f *FSM) Erasures() uint64 { return f.erased.Load() }
 
 // Damaged is closed when a block on the disk turns out not to be what was written.
-// Reads of it fail; all else goes on. Damage tells what is wrong.
+// Reads of it fail; all else goes on, unless it was met in Apply: then the FSM has
+// failed, too. Damage tells what is wrong.
 func (f *FSM) Damaged() <-chan struct{} { return f.damaged }
 
 // Damage returns what is damaged, or nil.
@@ -176,7 +188,13 @@ func (f *FSM) Damage() error {
 }
 
 func (f *FSM) fail(index uint64, err error) Result {
-	f.stop(fmt.Errorf("applying log entry %d: %w", index, err))
+	f.stop(fmt.Errorf("applying log entry %d: %w", index, storage.MarkWrite(err)))
+	// Damage of this node's disk is no end: the others can repair it. A wrong checksum tells so itself, whatever else
+	// may come from damage is looked for.
+	if errors.Is(err, storage.ErrDamaged) {
+		f.noteDamage(f.Err())
+	}
+	f.store.Scrub()
 	return Result{Index: index, Err: f.Err().Error()}
 }
 

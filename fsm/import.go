@@ -108,7 +108,11 @@ func (f *FSM) applyImport(index uint64, p []byte) error {
 	if err != nil {
 		return fmt.Errorf("files of import %s: %w", x.ID, err)
 	}
-	st, err := f.store.Import(dir, x.Blocks)
+	var st storage.ImportStats
+	err = f.whenThereIsRoom(index, func() (err error) {
+		st, err = f.store.Import(dir, x.Blocks)
+		return err
+	})
 	if err == nil {
 		err = f.extendSeries(dir, x.Blocks)
 	}

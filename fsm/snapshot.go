@@ -107,6 +107,7 @@ func (s *Snapshot) Persist(ctx context.Context, dir string) (err error) {
 	defer func() {
 		if err != nil {
 			s.f.m.snapshotFailures.Inc()
+			s.f.NoteWriteError(err)
 		}
 	}()
 	blocks := filepath.Join(dir, blocksName)

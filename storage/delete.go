@@ -46,7 +46,7 @@ func (s *Store) endJob(j *job) {
 // Delete removes the samples in the closed range [mint, maxt] of every series
 // that one of the selectors matches. Samples that are appended later are not
 // affected, also inside the range: for that the active memtable is frozen first
-// if it has anything to delete. Applier only.
+// if it has anything to delete. A damaged block is an ErrDamaged. Applier only.
 func (s *Store) Delete(mint, maxt int64, selectors ...[]*labels.Matcher) error {
 	d := deletion{mint, maxt, selectors}
 	if hit, err := s.activeMatches(d); err != nil {
@@ -145,7 +145,7 @@ func (m *memtable) deleteLocked(d deletion) error {
 func (d deletion) apply(b *tsdb.Block) error {
 	for _, ms := range d.selectors {
 		if err := b.Delete(context.Background(), d.mint, d.maxt, ms...); err != nil {
-			return fmt.Errorf("delete from block %s: %w", b.Dir(), err)
+			return fmt.Errorf("delete from block %s: %w", b.Dir(), markDamage(err))
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,13 +32,17 @@ const (
 
 // flushLoop is the flusher. A failure (a full disk, say) is tried again for
 // ever: the samples are in the log, and the applier is held up before memory
-// runs out.
+// runs out. But not what the disk itself has failed.
 func (s *Store) flushLoop() {
 	defer s.wg.Done()
 	wait := retryMin
 	for s.ctx.Err() == nil {
 		worked, err := s.FlushOne()
 		switch {
+		case errors.Is(err, ErrWrite):
+			s.m.flushFailures.Inc()
+			s.opts.Logger.Error("Flushing a memtable; the flusher ends", "err", err)
+			return
 		case err != nil && s.ctx.Err() == nil:
 			s.m.flushFailures.Inc()
 			s.opts.Logger.Error("Flushing a memtable; will try again", "in", wait, "err", err)
@@ -85,11 +90,11 @@ func (s *Store) FlushOne() (bool, error) {
 	defer m.release()
 
 	if err := s.writeRaw(m); err != nil {
-		return true, err
+		return true, s.noteWriteError(err)
 	}
 	fault.Point(fault.FlushBeforeInstall)
 	if err := s.installFlushed(m); err != nil {
-		return true, err
+		return true, s.noteWriteError(err)
 	}
 	fault.Point(fault.FlushAfterInstall)
 	s.m.flushes.Inc()
@@ -133,6 +138,9 @@ func (s *Store) writeRaw(m *memtable) error {
 			r = tsdb.NewRangeHead(m.head, lo, hi)
 		}
 		ids, err := c.Write(dir, r, lo, hi+1, nil)
+		if s.opts.afterWrite != nil {
+			err = s.opts.afterWrite(err)
+		}
 		if err != nil {
 			return fmt.Errorf("flush memtable: %w", err)
 		}

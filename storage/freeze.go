@@ -10,7 +10,8 @@ import (
 )
 
 // MaybeFreeze freezes the active memtable if it is full; maxT is the largest
-// timestamp of the log. Applier only, after each commit.
+// timestamp of the log. After an error it may be called again. Applier only,
+// after each commit.
 func (s *Store) MaybeFreeze(maxT int64) error {
 	if s.activeSince == NoTime {
 		s.activeSince = maxT
@@ -27,14 +28,17 @@ func (s *Store) MaybeFreeze(maxT int64) error {
 	if waiting >= maxFrozen/2 && s.active.samples < s.opts.FreezeSamples {
 		return nil
 	}
-	err := s.Freeze()
+	if err := s.Freeze(); err != nil {
+		return err
+	}
 	s.activeSince = maxT
-	return err
+	return nil
 }
 
 // Freeze makes the active memtable immutable and starts an empty one. It takes
 // milliseconds, unless too many memtables wait for the flusher: then it waits
-// for one to go. An empty memtable stays active. Applier only.
+// for one to go. An empty memtable stays active. Nothing has changed if there is
+// an error. Applier only.
 func (s *Store) Freeze() error {
 	m := s.active
 	if m.empty() {

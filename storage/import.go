@@ -30,7 +30,7 @@ type ImportStats struct {
 // Import adds blocks made by PrepareImport, which lie below dir and stay there:
 // they are hard-linked. What is there already wins, and of two blocks the
 // earlier one. All of it becomes visible at once. Nothing has changed if there is
-// an error. Applier only.
+// an error; damage, also of the blocks that are there, is an ErrDamaged. Applier only.
 //
 // A refused sample gets a tombstone. So from here on the blocks are like all
 // others: queries, deletes, merges and snapshots need to know nothing of imports.
@@ -41,7 +41,7 @@ func (s *Store) Import(dir string, from []BlockFiles) (ImportStats, error) {
 		b, st, err := s.importBlock(filepath.Join(dir, f.ULID.String()), f, fresh)
 		if err != nil {
 			closeAll(fresh)
-			return ImportStats{}, fmt.Errorf("import block %s: %w", f.ULID, err)
+			return ImportStats{}, fmt.Errorf("import block %s: %w", f.ULID, markDamage(err))
 		}
 		all.Added += st.Added
 		all.Refused += st.Refused

@@ -225,7 +225,7 @@ func (x blockSeries) open(m chunks.Meta) (chunkenc.Chunk, error) {
 // NewestOf calls visit for each series of the block below dir, in the order of
 // their labels, with the time of its newest sample and the type of that.
 func NewestOf(dir string, f BlockFiles, visit func(ls labels.Labels, lastT int64, newest chunkenc.Encoding)) error {
-	return withBlock(filepath.Join(dir, f.ULID.String()), func(b *tsdb.Block) error {
+	return markDamage(withBlock(filepath.Join(dir, f.ULID.String()), func(b *tsdb.Block) error {
 		return eachSeries(b, func(x blockSeries) error {
 			m := x.chunks[len(x.chunks)-1]
 			c, err := x.open(m)
@@ -234,7 +234,7 @@ func NewestOf(dir string, f BlockFiles, visit func(ls labels.Labels, lastT int64
 			}
 			return err
 		})
-	})
+	}))
 }
 
 // times calls f with the timestamp of each sample.

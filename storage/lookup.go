@@ -20,7 +20,8 @@ import (
 // Lookup finds the sample of one series at one timestamp, in whatever tier it
 // is. r is the series' Ref if the caller has one (nil: none); it makes the
 // look-up in the active memtable cheap. Goroutine-safe, but r must not be
-// changed meanwhile. Stale markers are found as floats or as histograms.
+// changed meanwhile. Stale markers are found as floats or as histograms. Damage
+// is an ErrDamaged.
 func (s *Store) Lookup(r *Ref, ls labels.Labels, t int64) (x Sample, found bool, err error) {
 	if t < s.cutoff.Load() {
 		return Sample{}, false, nil
@@ -54,7 +55,7 @@ func (s *Store) Lookup(r *Ref, ls labels.Labels, t int64) (x Sample, found bool,
 		x, found, err = readers[i].lookup(known, ls, t)
 	}
 	if err != nil {
-		return Sample{}, false, fmt.Errorf("look up %s at %d: %w", ls, t, err)
+		return Sample{}, false, fmt.Errorf("look up %s at %d: %w", ls, t, markDamage(s.noteReadError(err)))
 	}
 	return x, found, nil
 }

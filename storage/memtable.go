@@ -4,7 +4,9 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -16,12 +18,16 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
+// headChunks is where a head writes its chunks, below its directory.
+const headChunks = "chunks_head"
+
 // memtable is a head without a WAL. It is born active, is frozen once, then
 // flushed, and goes away with its last reference.
 type memtable struct {
 	gen  uint64 // unique within the process; series refs are valid within one generation only
 	dir  string
 	head *tsdb.Head
+	log  *slog.Logger
 
 	// Written by the applier while the memtable is active, read after its freeze.
 	parts    map[int64]struct{} // numbers of the partitions that have samples
@@ -60,7 +66,7 @@ func stripes(series uint64) int {
 }
 
 // newMemtable makes an empty memtable that expects about so many series.
-func newMemtable(dir string, gen uint64, pool chunkenc.Pool, series uint64) (*memtable, error) {
+func newMemtable(dir string, gen uint64, pool chunkenc.Pool, series uint64, log *slog.Logger) (*memtable, error) {
 	d := filepath.Join(dir, fmt.Sprintf("mem-%d", gen))
 	if err := os.MkdirAll(d, 0o777); err != nil {
 		return nil, err
@@ -73,13 +79,13 @@ func newMemtable(dir string, gen uint64, pool chunkenc.Pool, series uint64) (*me
 	o.OutOfOrderTimeWindow.Store(openWindow)
 	h, err := tsdb.NewHead(nil, nil, nil, nil, o, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open memtable: %w", err)
+		return nil, errors.Join(fmt.Errorf("open memtable: %w", err), os.RemoveAll(d))
 	}
 	if err := h.Init(math.MinInt64); err != nil {
-		return nil, fmt.Errorf("init memtable: %w", err)
+		return nil, errors.Join(fmt.Errorf("init memtable: %w", err), h.Close(), os.RemoveAll(d))
 	}
 	m := &memtable{
-		gen: gen, dir: d, head: h,
+		gen: gen, dir: d, head: h, log: log,
 		parts: map[int64]struct{}{}, lastPart: math.MinInt64,
 		stones: tombstones.NewMemTombstones(), flushed: make(chan struct{}),
 	}
@@ -105,14 +111,36 @@ func (m *memtable) release() {
 		return
 	}
 	m.drop.Do(func() {
-		// Head.Close writes all full in-order chunks to disk first. The head owns
-		// open files only if it has out-of-order chunks, so without them there
-		// is nothing to close and the garbage collector does it all.
+		// The head owns open files only if it has out-of-order chunks, so without
+		// them there is nothing to close and the garbage collector does it all.
 		if m.hasOutOfOrder() {
-			_ = m.head.Close()
+			if err := m.close(); err != nil {
+				m.log.Warn("Closing a memtable; its files stay open, empty, until this process ends", "err", err)
+				m.emptyChunks()
+			}
 		}
 		_ = os.RemoveAll(m.dir)
 	})
+}
+
+// close closes the head, which writes all its full in-order chunks to the disk
+// first, though nobody will read them, and panics if the disk is full.
+func (m *memtable) close() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("close head: %v", p)
+		}
+	}()
+	return m.head.Close()
+}
+
+// emptyChunks gives the room of the head's own files back, some of which are open
+// still. Of other files below m.dir, blocks, there are hard links elsewhere.
+func (m *memtable) emptyChunks() {
+	names, _ := filepath.Glob(filepath.Join(m.dir, headChunks, "*"))
+	for _, name := range names {
+		_ = os.Truncate(name, 0)
+	}
 }
 
 // noteTime records that the partition of t has a sample. Applier only.

@@ -28,6 +28,10 @@ func (s *Store) mergeLoop() {
 			worked, err = s.MergeOne()
 		}
 		switch {
+		case errors.Is(err, ErrWrite):
+			s.m.mergeFailures.Inc()
+			s.opts.Logger.Error("Merging blocks; the merger ends", "err", err)
+			return
 		case err != nil && s.ctx.Err() == nil:
 			s.m.mergeFailures.Inc()
 			s.opts.Logger.Error("Merging blocks; will try again", "in", wait, "err", err)
@@ -66,7 +70,7 @@ func (s *Store) MergeOne() (bool, error) {
 		return false, nil
 	}
 	start := time.Now()
-	if err := s.rewrite(p); err != nil {
+	if err := s.noteWriteError(s.rewrite(p)); err != nil {
 		return true, err
 	}
 	s.m.merges.Inc()
@@ -127,7 +131,7 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 	}
 	made, err := s.compact(s.ctx, work, dirs, pos)
 	if err != nil {
-		return err
+		return s.noteReadError(err)
 	}
 	fault.Point(fault.MergeBeforeInstall)
 	defer s.removeFormer(dst) // a reset meanwhile found it in use
@@ -224,7 +228,7 @@ func (s *Store) Clean(ctx context.Context) error {
 		if err := errors.Join(ctx.Err(), s.ctx.Err()); err != nil {
 			return err
 		}
-		if err := s.rewrite([]ulid.ULID{id}); err != nil {
+		if err := s.noteWriteError(s.rewrite([]ulid.ULID{id})); err != nil {
 			return err
 		}
 		s.m.cleans.Inc()

@@ -46,12 +46,17 @@ type Options struct {
 	MaxBlockSpan time.Duration
 
 	// ScrubInterval is how often all blocks are compared with the checksums that
-	// they were written with, at 32 MiB/s. Zero: never.
+	// they were written with, at 32 MiB/s. Zero: only when a read has met damage.
 	ScrubInterval time.Duration
 
 	// OnDamage is called, on a goroutine of the store, when a block turns out not
 	// to be what was written. The store goes on: reads of what is damaged fail.
 	OnDamage func(error)
+
+	// OnWriteError is called, on any goroutine, when the disk has failed a write or a
+	// sync of a flush, a merge or a snapshot. The error is an ErrWrite. The flusher or
+	// the merger does nothing more after it.
+	OnWriteError func(error)
 
 	// Manual switches the background flusher and merger off; the caller calls
 	// FlushOne and MergeOne. For tests that need a schedule of their own.
@@ -59,6 +64,9 @@ type Options struct {
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+
+	// afterWrite may give a flush another result, in tests of failing disks.
+	afterWrite func(error) error
 }
 
 func (o *Options) setDefaults() {
@@ -70,6 +78,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.MaxBlockSpan == 0 {
 		o.MaxBlockSpan = 31 * 24 * time.Hour
+	}
+	if o.OnWriteError == nil {
+		o.OnWriteError = func(error) {}
 	}
 	if o.OnDamage == nil {
 		o.OnDamage = func(error) {}

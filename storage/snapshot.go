@@ -138,14 +138,16 @@ func (p *Snapshot) Release() {
 // flushed for it; data that is in blocks already is linked, not copied. When it
 // returns, everything below dst is on disk. Not for the applier's goroutine.
 func (p *Snapshot) Persist(ctx context.Context, dst string) ([]BlockFiles, error) {
-	return p.persist(ctx, dst, false)
+	out, err := p.persist(ctx, dst, false)
+	return out, p.s.noteWriteError(err)
 }
 
 // PersistClean is Persist for other readers of the directory: deleted and
 // expired samples are really gone from its blocks. (A stock Prometheus knows no
 // cutoff, and panics on a series with two tombstones, see deleteLocked.)
 func (p *Snapshot) PersistClean(ctx context.Context, dst string) ([]BlockFiles, error) {
-	return p.persist(ctx, dst, true)
+	out, err := p.persist(ctx, dst, true)
+	return out, p.s.noteWriteError(err)
 }
 
 func (p *Snapshot) persist(ctx context.Context, dst string, clean bool) ([]BlockFiles, error) {

@@ -81,9 +81,13 @@ func Open(o Options) (*Store, error) {
 		go s.flushLoop()
 		go s.mergeLoop()
 	}
-	if !o.Manual && o.ScrubInterval > 0 {
+	if !o.Manual {
+		scrub := s.scrubOnDemand
+		if o.ScrubInterval > 0 {
+			scrub = s.scrubLoop
+		}
 		s.wg.Add(1)
-		go s.scrubLoop()
+		go scrub()
 	}
 	return s, nil
 }
@@ -153,7 +157,7 @@ func (s *Store) kick(c chan struct{}) {
 }
 
 func (s *Store) newMemtable(series uint64) (*memtable, error) {
-	return newMemtable(s.opts.Dir, s.gen.Add(1), s.pool, series)
+	return newMemtable(s.opts.Dir, s.gen.Add(1), s.pool, series, s.opts.Logger)
 }
 
 // privateDir makes a new empty directory below the live one.

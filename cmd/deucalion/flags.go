@@ -141,7 +141,7 @@ func (o *options) storageFlags(app *kingpin.Application) {
 		SetValue(&o.retentionTime)
 	app.Flag("storage.tsdb.retention.size", "Maximum number of bytes that can be stored for blocks. A unit is required, supported units: B, KB, MB, GB, TB, PB, EB. Ex: \"512MB\". Based on powers-of-2, so 1KB is 1024B. Must be the same on all nodes.").
 		BytesVar(&o.retentionSize)
-	app.Flag("storage.scrub-interval", "How often all blocks on the disk are compared with their checksums. 0: never. A node that finds damage restarts and repairs it from the other nodes.").
+	app.Flag("storage.scrub-interval", "How often all blocks on the disk are compared with their checksums. 0: only when damage is met. A node that finds damage restarts and repairs it from the other nodes.").
 		Default("1d").SetValue(&o.scrubInterval)
 	app.Flag("storage.min-free", "Room that this node leaves on the disk. With less, it is not ready, hands the leadership over and takes no samples until there is room again; with less than half of it, it takes part in nothing. The default is at most a tenth of the file system. 0 switches it off. Units as for \"storage.tsdb.retention.size\".").
 		Default("1GiB").IsSetByUser(&o.minFreeSet).BytesVar(&o.minFree)
