@@ -70,7 +70,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 			n.abort()
 		}
 	}()
-	if err := n.disk.checkStart(); err != nil {
+	if err := n.roomToStart(); err != nil {
 		return nil, err
 	}
 	if err := n.openDisk(dir, fresh); err != nil {
