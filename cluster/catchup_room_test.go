@@ -109,9 +109,10 @@ func TestCatchUpOnADiskThatIsFull(t *testing.T) {
 	unmount := func() error { return syscall.Unmount(small, syscall.MNT_DETACH) }
 	t.Cleanup(func() { _ = unmount() })
 	n.start()
-	n.eventually("it tells that there is no room", func() bool {
+	n.eventually("it tells that there is no room, and leaves nothing behind", func() bool {
 		st := n.CatchUp()
-		return st != nil && strings.Contains(st.Err, syscall.ENOSPC.Error())
+		left, err := os.ReadDir(small)
+		return st != nil && strings.Contains(st.Err, syscall.ENOSPC.Error()) && err == nil && len(left) == 0
 	})
 	require.NoError(t, unmount())
 	l.caughtUp(t)
