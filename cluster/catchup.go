@@ -53,11 +53,13 @@ type catchUp struct {
 	// patience is how long a fetch goes on without a byte before the newest offer replaces it.
 	patience time.Duration
 	wake     chan struct{} // has something when there is an offer or an end to look at
+	short    *shortage     // of the last offer that did not fit; the fetcher's own
 
-	mu       sync.Mutex // protects the following
-	newest   *offer     // the last offer, nil when there is nothing to do
-	ready    *offer     // has been fetched and waits for the leader to offer it again
-	progress *progress  // of the fetch that runs, or of the one that is ready
+	mu       sync.Mutex              // protects the following
+	cancel   context.CancelCauseFunc // of the fetch that runs
+	newest   *offer                  // the last offer, nil when there is nothing to do
+	ready    *offer                  // has been fetched and waits for the leader to offer it again
+	progress *progress               // of the fetch that runs, or of the one that is ready
 }
 
 func newCatchUp(n *Node) *catchUp {
@@ -108,6 +110,7 @@ func (c *catchUp) run(ctx context.Context) {
 	defer t.Stop()
 	for {
 		c.tidy()
+		c.yieldDisk()
 		select {
 		case <-ctx.Done():
 			return
@@ -132,11 +135,16 @@ func (c *catchUp) next() *offer {
 
 // fetch brings o here, or gives it up.
 func (c *catchUp) fetch(ctx context.Context, o *offer) {
+	if c.stillShort(o) {
+		return
+	}
 	f := newFetch(c, o)
+	running, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	c.mu.Lock()
-	c.progress = f.progress
+	c.progress, c.cancel = f.progress, cancel
 	c.mu.Unlock()
-	err := f.run(ctx)
+	err := f.run(running)
 	f.dropBase()
 	if err == nil {
 		c.mu.Lock()
@@ -148,6 +156,13 @@ func (c *catchUp) fetch(ctx context.Context, o *offer) {
 		return
 	}
 	if ctx.Err() != nil {
+		return
+	}
+	if cause := context.Cause(running); errors.Is(cause, ErrDiskFull) {
+		err = cause
+	}
+	if isFull(err) {
+		c.giveWay(f, err)
 		return
 	}
 	c.metrics.catchUps.WithLabelValues("dropped").Inc()
@@ -166,6 +181,8 @@ func (c *catchUp) tidy() {
 	c.mu.Lock()
 	if applied, _ := c.node.fsm.Applied(); c.ready != nil && max(applied, index) >= c.ready.Index {
 		c.ready, c.newest, c.progress = nil, nil, nil // the log was enough after all
+	} else if p := c.progress; p != nil && c.newest == nil && c.ready == nil && applied >= p.get().Index {
+		c.progress = nil // there was no room for it, and it is not needed any more
 	}
 	wanted := c.newest
 	c.mu.Unlock()

@@ -49,7 +49,7 @@ func (f *fetch) run(ctx context.Context) error {
 		}
 		f.progress.fail(err)
 		f.metrics.catchUpFailures.Inc()
-		if errors.Is(err, errGone) || errors.Is(err, errWrongBytes) || time.Since(f.progress.moved()) > f.patience {
+		if errors.Is(err, errGone) || errors.Is(err, errWrongBytes) || isFull(err) || time.Since(f.progress.moved()) > f.patience {
 			return err
 		}
 		if f.progress.moved().After(before) {
@@ -93,6 +93,11 @@ func (f *fetch) attempt(ctx context.Context) error {
 		return err
 	}
 	state := f.offer.manifest.State
+	if f.plan == nil {
+		if err := f.room(state.Size, f.stageDir(f.offer)); err != nil {
+			return err
+		}
+	}
 	if err := f.file(ctx, state.Path, state, f.statePath()); err != nil {
 		return err
 	}
@@ -177,12 +182,15 @@ func (f *fetch) makePlan(ctx context.Context) error {
 	if err := f.forget(plan); err != nil {
 		return err
 	}
-	f.plan = plan
 	var from uint64
 	if base != nil && plan.Reason == "" {
 		from = base.Index()
 	}
 	f.progress.plan(from, plan.FetchBytes(), plan.KeepBytes())
+	if err := f.room(plan.FetchBytes(), f.blocksDir()); err != nil {
+		return err
+	}
+	f.plan = plan
 	args := append(f.progress.args(), "fetch_blocks", len(plan.Fetch), "keep_blocks", len(plan.Keep))
 	if plan.Reason != "" {
 		args = append(args, "nothing_kept_because", plan.Reason)

@@ -88,6 +88,12 @@ func (p *progress) again() {
 	p.whole = 0
 }
 
+// none notes that nothing is here any more.
+func (p *progress) none() {
+	p.again()
+	p.part(0)
+}
+
 func (p *progress) has(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -80,10 +80,10 @@ func (n *testNode) start() {
 	n.t.Helper()
 	s, err := cluster.OpenSnapshots(n.cfg.Dir, n.cfg.Logger)
 	require.NoError(n.t, err)
-	from, _ := s.Latest()
 	n.cfg.Registerer = prometheus.NewRegistry()
-	n.fsm, err = fsm.Open(fsm.Options{Dir: n.cfg.Dir, Logger: n.cfg.Logger, Storage: n.storage, Level: n.level}, from)
+	n.fsm, err = fsm.Open(fsm.Options{Dir: n.cfg.Dir, Logger: n.cfg.Logger, Storage: n.storage, Level: n.level}, "")
 	require.NoError(n.t, err)
+	require.NoError(n.t, s.Restore(n.fsm))
 	n.Node, err = cluster.Start(n.cfg, n.fsm, s)
 	require.NoError(n.t, err)
 	n.down = false

@@ -192,6 +192,7 @@ func (n *Node) watchDisk(ctx context.Context) {
 func (n *Node) diskChanged() {
 	level := n.disk.level()
 	n.fsm.SetLowDisk(level != diskOK)
+	n.catchUp.diskChanged()
 	l := n.logger.With("free", n.disk.free.Load(), "min_free", n.disk.min)
 	switch level {
 	case diskOK:

@@ -154,9 +154,12 @@ func TestDiskFilter(t *testing.T) {
 	require.Nil(t, send(t, f, in, entries), "nobody else could take them")
 	d.spare.Store(true)
 	require.ErrorIs(t, send(t, f, in, entries).Error, errNoRoom)
+	install := &raft.InstallSnapshotRequest{RPCHeader: from("a"), Term: 5}
+	require.Nil(t, send(t, f, in, install), "the fetcher decides what fits")
 	d.spare.Store(false)
 	d.current.Store(int32(diskCritical))
 	require.ErrorIs(t, send(t, f, in, entries).Error, errNoRoom)
+	require.ErrorIs(t, send(t, f, in, install).Error, errNoRoom)
 	require.Nil(t, send(t, f, in, &raft.AppendEntriesRequest{RPCHeader: from("a"), Term: 5}), "a heartbeat")
 	require.Nil(t, send(t, f, in, &raft.RequestVoteRequest{RPCHeader: from("a"), Term: 5}))
 }

@@ -16,6 +16,8 @@ import (
 
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+
+	"github.com/deucaliondb/deucalion/fsm"
 )
 
 // openBolt opens a bbolt store that is durable: only the free list, which can be rebuilt, is not written. Writing it
@@ -43,7 +45,7 @@ func boltError(path, part string, err error) error {
 	switch {
 	case errors.Is(err, bbolt.ErrTimeout):
 		return fmt.Errorf("%s is locked: another process uses this data directory: %w", path, err)
-	case isIO(err):
+	case isIO(err), errors.Is(err, fsm.ErrNewer):
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return &damage{part, path, err}

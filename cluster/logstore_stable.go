@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+
+	"github.com/deucaliondb/deucalion/fsm"
 )
 
 // Raft's keys in the stable store.
@@ -45,6 +47,9 @@ func (s sumStable) Get(k []byte) ([]byte, error) {
 		return nil, err
 	}
 	v, err := openStable(k, b)
+	if errors.Is(err, fsm.ErrNewer) {
+		return nil, fmt.Errorf("%s: %w", s.file, err)
+	}
 	if err != nil {
 		return nil, &damage{partStable, s.file, err}
 	}
@@ -52,13 +57,20 @@ func (s sumStable) Get(k []byte) ([]byte, error) {
 }
 
 func openStable(k, b []byte) ([]byte, error) {
-	if len(b) < sumBytes || b[0] != sumVersion {
-		return nil, fmt.Errorf("value of %q has no checksum", k)
+	err := errors.New("no checksum")
+	if len(b) >= sumBytes {
+		v := b[sumBytes:]
+		sum := stableSum(k, v)
+		switch {
+		case b[0] != sumVersion:
+			err = otherVersion(b, sum)
+		case binary.BigEndian.Uint32(b[1:]) == sum:
+			return v, nil
+		default:
+			err = errSum
+		}
 	}
-	if v := b[sumBytes:]; binary.BigEndian.Uint32(b[1:]) == stableSum(k, v) {
-		return v, nil
-	}
-	return nil, fmt.Errorf("value of %q: %w", k, errSum)
+	return nil, fmt.Errorf("value of %q: %w", k, err)
 }
 
 // SetUint64 implements raft.StableStore.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/types"
 
+	"github.com/deucaliondb/deucalion/fsm"
 	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
@@ -80,6 +81,9 @@ func (s *sumLog) GetLog(i uint64, l *raft.Log) error {
 	case errors.Is(err, raft.ErrLogNotFound), errors.Is(err, types.ErrClosed):
 		return err
 	}
+	if errors.Is(err, fsm.ErrNewer) {
+		return fmt.Errorf("%s: entry %d: %w", s.dir, i, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: entry %d: %w", ErrDamaged, s.dir, i, err)
 	}
@@ -88,16 +92,32 @@ func (s *sumLog) GetLog(i uint64, l *raft.Log) error {
 
 var errSum = errors.New("wrong checksum")
 
+// otherVersion is the error for a sum that does not begin with sumVersion: fsm.ErrNewer if a newer version of this
+// program has made it. To be told from damage, versions above 1 keep version and CRC in their places, and the CRC goes on
+// over the version byte.
+func otherVersion(b []byte, sum uint32) error {
+	if b[0] > sumVersion && binary.BigEndian.Uint32(b[1:]) == newerSum(b[0], sum) {
+		return fmt.Errorf("%w: checksum of version %d; this node knows %d and must be upgraded", fsm.ErrNewer, b[0], sumVersion)
+	}
+	return errors.New("no checksum")
+}
+
+func newerSum(version byte, sum uint32) uint32 { return crc32.Update(sum, castagnoli, []byte{version}) }
+
 // verifyEntry checks what the store gave for entry i, and takes the sum off.
 func verifyEntry(i uint64, l *raft.Log) error {
 	ext := l.Extensions
 	if l.Index != i {
 		return fmt.Errorf("holds entry %d", l.Index)
 	}
-	if len(ext) < sumBytes || ext[0] != sumVersion {
+	if len(ext) < sumBytes {
 		return errors.New("no checksum")
 	}
-	if binary.BigEndian.Uint32(ext[1:]) != entrySum(l, ext[sumBytes:]) && !plant.IgnoreLogChecksum {
+	sum := entrySum(l, ext[sumBytes:])
+	if ext[0] != sumVersion {
+		return otherVersion(ext, sum)
+	}
+	if binary.BigEndian.Uint32(ext[1:]) != sum && !plant.IgnoreLogChecksum {
 		return errSum
 	}
 	l.Extensions = ext[sumBytes:]

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/deucaliondb/deucalion/fsm"
 )
 
 // verifyLog reads the whole log, before Raft does: it must reach the mark of its end, and every entry after the newest
@@ -40,6 +42,8 @@ func verifyLog(s *sumLog, snap uint64, logger *slog.Logger) (lastTerm uint64, er
 		switch {
 		case err == nil:
 			lastTerm = l.Term
+		case errors.Is(err, fsm.ErrNewer):
+			return 0, err // nothing is wrong with it
 		case i > snap:
 			return 0, &damage{partLog, s.dir, err}
 		default:

@@ -77,7 +77,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		installs: counter("deucalion_raft_snapshot_installs_total", "Snapshots of other nodes that this node has installed. A steady rate is raft#697: wipe the node and let it join again."),
 
 		snapshotSent:    counter("deucalion_raft_snapshot_sent_bytes_total", "Bytes of snapshots' files sent to nodes that are too far behind for the log."),
-		catchUps:        vec("deucalion_raft_catchup_completed_total", "Catch-ups by another node's snapshot that have ended, by result.", "result"),
+		catchUps:        vec("deucalion_raft_catchup_completed_total", "Catch-ups by another node's snapshot that have ended, by result: ok, dropped, disk_full (there is too little room for what is missing here).", "result"),
 		catchUpFailures: counter("deucalion_raft_catchup_failures_total", "Attempts to fetch another node's snapshot that failed and were repeated or given up."),
 		importFetched:   counter("deucalion_raft_import_fetched_bytes_total", "Bytes of imported blocks fetched from other nodes."),
 		importWaiting: f.NewGauge(prometheus.GaugeOpts{
@@ -129,7 +129,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, result := range []string{DigestEqual, DigestMismatch, DigestError, DigestIncomplete} {
 		m.digests.WithLabelValues(result)
 	}
-	for _, result := range []string{"ok", "dropped"} {
+	for _, result := range []string{"ok", "dropped", "disk_full"} {
 		m.catchUps.WithLabelValues(result)
 	}
 	for _, duty := range []string{"settings", "retention", "membership"} {

@@ -18,7 +18,7 @@ import (
 	"github.com/deucaliondb/deucalion/storage"
 )
 
-// Start joins the cluster, or begins to look for it. f has been opened from s.Latest(), and only Raft may apply to it
+// Start joins the cluster, or begins to look for it. f has its state from s.Restore, and only Raft may apply to it
 // from now on. Start returns as soon as this node listens; Ready tells when it may serve. The caller keeps f and
 // closes it after Shutdown.
 func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
@@ -72,7 +72,7 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 			n.abort()
 		}
 	}()
-	if err := n.disk.checkStart(); err != nil {
+	if err := n.roomToStart(); err != nil {
 		return nil, err
 	}
 	if err := n.openDisk(dir, fresh); err != nil {

@@ -129,7 +129,7 @@ func (f *rpcFilter) judge(rpc raft.RPC) (resp any, err error, hold bool) {
 			return nil, errAmnesiac, false
 		case !ok:
 			return &raft.InstallSnapshotResponse{RPCHeader: header(), Term: stale}, nil, false
-		case f.disk.refusesEntries():
+		case f.disk.level() == diskCritical: // else the fetcher knows what fits; what is here already costs no room
 			return nil, errNoRoom, false
 		}
 	}

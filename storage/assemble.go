@@ -27,6 +27,10 @@ func LinkBlock(src, dst string, f BlockFiles, dels []Deletion) (BlockFiles, erro
 		return BlockFiles{}, err
 	}
 	if len(dels) > 0 {
+		if err := f.checkMutable(to); err != nil {
+			return BlockFiles{}, err
+		}
+		f = f.immutable()
 		err := withBlock(to, func(b *tsdb.Block) error {
 			for _, x := range dels {
 				d := deletion{x.Mint, x.Maxt, x.Selectors}

@@ -17,6 +17,8 @@ import (
 type block struct {
 	*tsdb.Block
 	files BlockFiles // of the immutable files
+	// changing are the other files; Store.mu must be held to write.
+	changing atomic.Pointer[[]File]
 
 	// refs are those who need the directory: the set of blocks, and each snapshot
 	// and merge that has not linked it yet.
@@ -46,6 +48,9 @@ func (s *Store) openBlock(dir string, f BlockFiles) (*block, error) {
 	}
 	f.MinTime, f.MaxTime = b.MinTime(), b.MaxTime() // manifests of version 1 do not have them
 	x := &block{Block: b, files: f}
+	var changing []File
+	x.files.Files, changing = split(f.Files)
+	x.changing.Store(&changing)
 	x.refs.Store(1)
 	return x, nil
 }

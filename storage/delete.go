@@ -70,7 +70,7 @@ func (s *Store) Delete(mint, maxt int64, selectors ...[]*labels.Matcher) error {
 			if err := s.saveForSnapshotsLocked(b); err != nil {
 				return err
 			}
-			if err := d.apply(b.Block); err != nil {
+			if err := b.apply(d); err != nil {
 				return err
 			}
 		}

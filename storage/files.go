@@ -53,13 +53,13 @@ type blockFiles struct {
 	BlockFiles
 }
 
-// mutable tells which files of a block a delete replaces (by rename, so that
-// hard links to the previous ones keep their content).
-func mutable(rel string) bool { return rel == "meta.json" || rel == "tombstones" }
-
 // sumBlock checksums the files of the block in dir. Checksums of immutable
-// files are taken from known, when it has them, and so is the position.
+// files are taken from known, when it has them, and so is the position; the other
+// files must be as known lists them, if it does.
 func sumBlock(dir string, known BlockFiles) (BlockFiles, error) {
+	if err := known.checkMutable(dir); err != nil {
+		return BlockFiles{}, err
+	}
 	meta, err := readMeta(dir)
 	if err != nil {
 		return BlockFiles{}, err
@@ -142,7 +142,7 @@ func (x File) check(name string, sum bool) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if fi.Size() != x.Size {
-		return fmt.Errorf("%w: %s has %d bytes, the manifest says %d", ErrDamaged, name, fi.Size(), x.Size)
+		return fmt.Errorf("%w: %s has %d bytes, it was written with %d", ErrDamaged, name, fi.Size(), x.Size)
 	}
 	if !sum {
 		return nil
@@ -150,7 +150,7 @@ func (x File) check(name string, sum bool) error {
 	if crc, err := sumFile(name); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	} else if crc != x.CRC32C && !plant.IgnoreChecksum {
-		return fmt.Errorf("%w: %s has CRC-32C %08x, the manifest says %08x", ErrDamaged, name, crc, x.CRC32C)
+		return fmt.Errorf("%w: %s has CRC-32C %08x, it was written with %08x", ErrDamaged, name, crc, x.CRC32C)
 	}
 	return nil
 }
@@ -166,11 +166,8 @@ func (f BlockFiles) Bytes() (n int64) {
 // SameSamples tells whether two copies of a block hold the same chunks and the
 // same index; their tombstones may differ.
 func (f BlockFiles) SameSamples(o BlockFiles) bool {
-	immutable := func(fs []File) []File {
-		return slices.DeleteFunc(slices.Clone(fs), func(x File) bool { return mutable(x.Path) })
-	}
 	byPath := func(a, b File) int { return strings.Compare(a.Path, b.Path) }
-	a, b := immutable(f.Files), immutable(o.Files)
+	a, b := f.immutable().Files, o.immutable().Files
 	slices.SortFunc(a, byPath)
 	slices.SortFunc(b, byPath)
 	return f.ULID == o.ULID && slices.Equal(a, b)

@@ -232,7 +232,7 @@ func (s *Store) openRaw(m *memtable, dir string) ([]*block, error) {
 func applyAll(dels []deletion, bs []*block) error {
 	for _, d := range dels {
 		for _, b := range bs {
-			if err := d.apply(b.Block); err != nil {
+			if err := b.apply(d); err != nil {
 				return err
 			}
 		}

@@ -82,6 +82,9 @@ func (s *Store) importBlock(src string, f BlockFiles, before []*block) (*block, 
 	}
 	f.Pos = s.pos
 	b, err := s.openBlock(dst, f)
+	if err == nil && stones.Total() > 0 {
+		b.note()
+	}
 	return b, st, err
 }
 

@@ -76,7 +76,7 @@ func (s *Store) adopt(b blockFiles, mint, maxt int64) (BlockFiles, error) {
 	if err := SyncTree(filepath.Clean(b.dir)); err != nil {
 		return BlockFiles{}, err
 	}
-	return sumBlock(b.dir, b.BlockFiles)
+	return sumBlock(b.dir, b.immutable())
 }
 
 // checker looks at every sample of a block.

@@ -14,6 +14,7 @@ import (
 	promstorage "github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 )
 
 // prepared makes a block of samples of series("a"), one a minute, that can be
@@ -69,6 +70,7 @@ func TestImportAfterLookAhead(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, ImportStats{Added: 10 - tc.refused, Refused: tc.refused}, st)
 			require.Empty(t, x.ahead)
+			require.NoError(t, x.scrub(rate.NewLimiter(rate.Inf, scrubBuffer)), "its new files are what is expected of it")
 			got, found, err := x.Lookup(nil, series("a"), base+3*60_000)
 			require.NoError(t, err)
 			require.True(t, found)

@@ -120,9 +120,12 @@ func (s *Store) rewrite(sources []ulid.ULID) error {
 		d := filepath.Join(work, b.files.ULID.String())
 		s.mu.RLock() // against a delete half-way; one that came before is in the job too, and has no effect twice
 		err := linkBlock(b.Dir(), d)
+		if err == nil {
+			err = b.listed().checkMutable(d)
+		}
 		s.mu.RUnlock()
 		if err != nil {
-			return err
+			return s.suspect(err)
 		}
 		dirs = append(dirs, d)
 	}

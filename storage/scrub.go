@@ -80,10 +80,13 @@ func (s *Store) scrub(l *rate.Limiter) error {
 }
 
 func (s *Store) scrubBlock(b *block, l *rate.Limiter) error {
+	s.mu.RLock() // against a delete half-way
+	err := b.listed().checkMutable(b.Dir())
+	s.mu.RUnlock()
+	if err != nil {
+		return err
+	}
 	for _, x := range b.files.Files {
-		if mutable(x.Path) {
-			continue // a delete may be replacing it; what counts of it is in memory
-		}
 		name := filepath.Join(b.Dir(), filepath.FromSlash(x.Path))
 		n, crc, err := sumPaced(s.ctx, name, l)
 		switch {

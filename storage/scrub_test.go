@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -78,4 +79,88 @@ func TestScrubAfterRead(t *testing.T) {
 	case <-time.After(deadline):
 		t.Fatal("the damage was not looked for")
 	}
+}
+
+// damagedStore has two blocks, one of them with tombstones, and what it has reported.
+func damagedStore(t *testing.T) (x *tester, found *[]error) {
+	found = &[]error{}
+	x = openStore(t, Options{Manual: true, FreezeSpan: 1000 * time.Hour, OnDamage: func(err error) { *found = append(*found, err) }})
+	x.fill("a", base, 100)
+	x.freezeFlush()
+	x.fill("a", base+partition, 100)
+	x.freezeFlush()
+	x.delete("a", base, base+60_000)
+	return x, found
+}
+
+// digit is the offset of a digit of the block's min time in meta.json: with one bit changed it is another one.
+func digit(t *testing.T, name string) int64 {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	require.NoError(t, err)
+	at := bytes.Index(b, []byte(`"minTime": `))
+	require.Positive(t, at)
+	return int64(at) + int64(len(`"minTime": `)) + 3
+}
+
+// The files that a delete replaces are compared with what was written, like all others, and what has rotted gets into
+// no snapshot and into no merged block.
+func TestDamageOfWhatDeletesReplace(t *testing.T) {
+	for _, file := range []string{"meta.json", "tombstones"} {
+		t.Run(file, func(t *testing.T) {
+			x, found := damagedStore(t)
+			l := rate.NewLimiter(rate.Inf, scrubBuffer)
+			require.NoError(t, x.scrub(l))
+			name := filepath.Join(x.blocks[0].Dir(), file)
+			at := int64(12)
+			if file == "meta.json" {
+				at = digit(t, name)
+			}
+			flipBit(t, name, at)
+			err := x.scrub(l)
+			require.ErrorIs(t, err, ErrDamaged)
+			require.ErrorContains(t, err, name)
+
+			for _, clean := range []bool{false, true} {
+				*found = nil
+				p, err := x.Snapshot()
+				require.NoError(t, err)
+				_, err = p.persist(t.Context(), t.TempDir(), clean)
+				p.Release()
+				require.ErrorIs(t, err, ErrDamaged)
+				require.ErrorContains(t, err, file)
+				require.Equal(t, []error{err}, *found)
+			}
+			*found = nil
+			require.ErrorIs(t, x.Clean(t.Context()), ErrDamaged)
+			require.Len(t, *found, 1)
+			require.ErrorContains(t, (*found)[0], file)
+
+			flipBit(t, name, at)
+			require.NoError(t, x.scrub(l))
+			require.NoError(t, x.Clean(t.Context()))
+			require.NoError(t, x.scrub(l))
+		})
+	}
+}
+
+// A delete writes the files anew, from memory: then they are what they should be.
+func TestScrubAfterDeletes(t *testing.T) {
+	x, found := damagedStore(t)
+	l := rate.NewLimiter(rate.Inf, scrubBuffer)
+	for i := range int64(3) {
+		x.delete("a", base+partition+i*120_000, base+partition+i*120_000)
+		require.NoError(t, x.scrub(l))
+		p, err := x.Snapshot()
+		require.NoError(t, err)
+		x.delete("a", base+600_000+i*120_000, base+600_000+i*120_000) // while it is not linked
+		dir := t.TempDir()
+		made, err := p.Persist(t.Context(), dir)
+		require.NoError(t, err)
+		p.Release()
+		for _, f := range made {
+			require.NoError(t, f.Check(dir, true))
+		}
+	}
+	require.Empty(t, *found)
 }

@@ -51,7 +51,7 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	for _, b := range s.blocks {
 		b.pin()
 		p.pinned = append(p.pinned, b)
-		p.blocks = append(p.blocks, b.files)
+		p.blocks = append(p.blocks, b.listed())
 	}
 	for _, m := range s.frozen {
 		m.acquire()
@@ -169,7 +169,10 @@ func (p *Snapshot) persist(ctx context.Context, dst string, clean bool) ([]Block
 		for _, r := range f.m.raw {
 			d := filepath.Join(p.dir, r.ULID.String())
 			if err := p.linkDeleted(r, d, f.dels); err != nil {
-				return nil, err
+				return nil, p.s.suspect(err)
+			}
+			if len(f.dels) > 0 {
+				r.BlockFiles = r.immutable()
 			}
 			all = append(all, blockFiles{d, r.BlockFiles})
 		}
@@ -181,7 +184,7 @@ func (p *Snapshot) persist(ctx context.Context, dst string, clean bool) ([]Block
 		}
 		fs, err := p.export(ctx, b, dst, clean)
 		if err != nil {
-			return nil, err
+			return nil, p.s.suspect(err)
 		}
 		out = append(out, fs...)
 	}
@@ -200,6 +203,9 @@ func (p *Snapshot) linkDeleted(r blockFiles, dir string, dels []deletion) error 
 	if len(dels) == 0 {
 		return nil
 	}
+	if err := r.checkMutable(dir); err != nil {
+		return err
+	}
 	return withBlock(dir, func(b *tsdb.Block) error {
 		for _, d := range dels {
 			if err := d.apply(b); err != nil {
@@ -213,10 +219,14 @@ func (p *Snapshot) linkDeleted(r blockFiles, dir string, dels []deletion) error 
 func (p *Snapshot) export(ctx context.Context, b blockFiles, dst string, clean bool) ([]BlockFiles, error) {
 	dirty := false
 	if clean {
-		var err error
+		err := b.checkMutable(b.dir)
+		if err != nil {
+			return nil, err
+		}
 		if dirty, err = p.expire(b.dir); err != nil {
 			return nil, err
 		}
+		b.BlockFiles = b.immutable() // it may have written them anew
 	}
 	if dirty {
 		made, err := p.s.compact(ctx, dst, []string{b.dir}, b.Pos)

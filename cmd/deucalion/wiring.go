@@ -113,16 +113,15 @@ func (n *node) openState(o *options) error {
 	if n.snapshots, err = cluster.OpenSnapshots(o.dataDir, n.logger); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	from, _ := n.snapshots.Latest()
 	n.fsm, err = fsm.Open(fsm.Options{
 		Dir: o.dataDir, Logger: n.logger.With("component", "fsm"), Registerer: n.registry,
 		Storage: storage.Options{ScrubInterval: time.Duration(o.scrubInterval), FreezeSamples: o.tuning.freezeSamples},
-	}, from)
+	}, "")
 	if err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.fsm.Close)
-	return nil
+	return n.snapshots.Restore(n.fsm)
 }
 
 func (n *node) startCluster(o *options) error {
