@@ -32,7 +32,7 @@ func load(t *testing.T, c *local.Cluster, l *ledger.Ledger) *ledger.Writers {
 		t.Cleanup(cl.Close)
 		targets = append(targets, cl)
 	}
-	w := l.StartWriters(ledger.Load{Targets: targets, Writers: 3, Series: 10, Samples: 5, Interval: 20 * time.Millisecond, Seed: 1})
+	w := l.StartWriters(ledger.Load{Targets: targets, Writers: 3, Series: 10, Samples: 5, Interval: 20 * time.Millisecond, Seed: 1, Extras: true})
 	t.Cleanup(w.Stop)
 	return w
 }
@@ -65,6 +65,7 @@ func check(t *testing.T, c *local.Cluster, l *ledger.Ledger) {
 	for _, n := range c.Nodes {
 		require.Equal(t, digests[c.Nodes[0].Name], digests[n.Name], "digests: %v", digests)
 	}
+	require.Empty(t, l.CheckExtras(harness.Same(t, c)))
 }
 
 func read(ctx context.Context, n *local.Server, level string) (client.Data, error) {

@@ -25,6 +25,7 @@ type Load struct {
 	Samples  int           // per series in one request
 	Interval time.Duration // between the requests of a writer; 0 means as fast as acknowledged
 	Late     time.Duration // samples are up to so old, in no order; 0 means in order and new
+	Extras   bool          // each request brings an exemplar and metadata, too; needs times in order
 	Acked    func()        // called after each acknowledgement, if not nil; it must not block
 	Seed     uint64        // of the choice of targets
 }
@@ -106,7 +107,7 @@ func (w *Writers) request(ctx context.Context, mine []*series, times func() []in
 	if ctx.Err() != nil {
 		return
 	}
-	b, err := w.ledger.next(mine, times())
+	b, err := w.ledger.next(mine, times(), w.load.Extras)
 	if err != nil {
 		w.ledger.count("encode", err.Error())
 		return
