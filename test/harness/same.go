@@ -54,7 +54,9 @@ func sameDigest(t *testing.T, leader *local.Server) {
 		}
 		return err
 	})
-	require.Equal(t, "equal", d.Result, "differing: %v; %+v", d.Differing, d.Nodes)
+	text, err := json.Marshal(d)
+	require.NoError(t, err)
+	require.Equal(t, "equal", d.Result, "%s", text)
 }
 
 // answer is the data of a linearizable answer, as text.
