@@ -56,8 +56,8 @@ func fill(t *testing.T, n *local.Server, leave int64) {
 	at, err := f.Seek(0, 2)
 	require.NoError(t, err)
 	block := make([]byte, 64<<10)
-	for free(t, n) > leave {
-		k, err := f.WriteAt(block[:min(int64(len(block)), free(t, n)-leave)], at)
+	for room(t, n) > leave {
+		k, err := f.WriteAt(block[:min(int64(len(block)), room(t, n)-leave)], at)
 		at += int64(k)
 		if err != nil { // others write, too
 			require.ErrorIs(t, err, syscall.ENOSPC)
@@ -66,7 +66,7 @@ func fill(t *testing.T, n *local.Server, leave int64) {
 	}
 }
 
-func free(t *testing.T, n *local.Server) int64 {
+func room(t *testing.T, n *local.Server) int64 {
 	var s syscall.Statfs_t
 	require.NoError(t, syscall.Statfs(n.Dir, &s))
 	return int64(s.Bavail) * s.Bsize
