@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/deucaliondb/deucalion/test/client"
@@ -42,6 +43,7 @@ type Writers struct {
 	load   Load
 	stop   context.CancelFunc
 	gate   sync.RWMutex // a request holds it shared, Pause holds it whole
+	paused atomic.Bool
 	done   sync.WaitGroup
 }
 
@@ -61,8 +63,10 @@ func (l *Ledger) StartWriters(load Load) *Writers {
 }
 
 // Stop ends the load and waits for the writers; attempts under way are broken off, their fate is unknown.
+// A test that fails in a pause may call it as well.
 func (w *Writers) Stop() {
 	w.stop()
+	w.Resume()
 	w.done.Wait()
 }
 
@@ -75,12 +79,17 @@ func (w *Writers) Finish() {
 }
 
 // Pause waits until no request is under way and keeps the writers still until Resume.
-func (w *Writers) Pause() { w.gate.Lock() }
+func (w *Writers) Pause() {
+	w.gate.Lock()
+	w.paused.Store(true)
+}
 
-// Resume ends a Pause.
+// Resume ends a Pause; without one it does nothing.
 func (w *Writers) Resume() {
-	w.ledger.resumed()
-	w.gate.Unlock()
+	if w.paused.Swap(false) {
+		w.ledger.resumed()
+		w.gate.Unlock()
+	}
 }
 
 func (w *Writers) write(ctx context.Context, mine []*series, rng *rand.Rand) {
