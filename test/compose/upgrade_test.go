@@ -41,7 +41,7 @@ func TestRollingUpgrade(t *testing.T) {
 	if !real {
 		all, err := upgrade.Releases("../upgrade/testdata")
 		require.NoError(t, err)
-		release = all[len(all)-1]
+		release = all[0] // of the lowest level, which is to be raised
 		require.NoError(t, upgrade.Unpack(release, c.Nodes[0].Dir))
 	}
 	harness.Start(t, c)

@@ -47,7 +47,8 @@ func TestCrashPoints(t *testing.T) {
 	seed := harness.Number(t, "DEUCALION_CRASH_SEED", rand.Uint64())
 	t.Logf("DEUCALION_CRASH_ROUNDS=%d DEUCALION_CRASH_SEED=%d", rounds, seed)
 	conf := filepath.Join(t.TempDir(), "deucalion.yml")
-	require.NoError(t, os.WriteFile(conf, []byte("storage:\n  tsdb:\n    out_of_order_time_window: 1h\n"), 0o644))
+	require.NoError(t, os.WriteFile(conf, []byte("storage:\n  tsdb: {out_of_order_time_window: 1h}\n"+
+		"  exemplars: {max_exemplars: 1000}\n"), 0o644))
 	c := &crasher{
 		t: t, rng: rand.New(rand.NewPCG(seed, 0)),
 		cluster: harness.New(t, "--config.file="+conf, "--storage.freeze-samples=2000", "--raft.snapshot-entries=150",
@@ -99,7 +100,7 @@ func (c *crasher) load(seed uint64) {
 	c.epochs++
 	c.ledger = ledger.New(fmt.Sprint("crash-", c.epochs))
 	c.writers = c.ledger.StartWriters(ledger.Load{
-		Targets: c.targets, Writers: 4, Series: 5, Samples: 1, Interval: 20 * time.Millisecond, Seed: seed,
+		Targets: c.targets, Writers: 4, Series: 5, Samples: 1, Interval: 20 * time.Millisecond, Seed: seed, Extras: true,
 	})
 }
 
@@ -238,6 +239,7 @@ func (c *crasher) check() {
 	c.compare()
 }
 
+// compare also holds against each other what no read of samples shows.
 func (c *crasher) compare() {
 	c.t.Helper()
 	require.Empty(c.t, c.ledger.Faults(), "answers other than 2xx, 503 and broken connections")
@@ -252,6 +254,7 @@ func (c *crasher) compare() {
 		}
 		require.Equal(c.t, first, data.Digest(), "digests of %s and %s", c.cluster.Nodes[0].Name, n.Name)
 	}
+	require.Empty(c.t, c.ledger.CheckExtras(harness.Same(c.t, c.cluster)))
 }
 
 // newEpoch deletes everything, finds nothing, and begins with new books.

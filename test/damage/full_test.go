@@ -5,10 +5,12 @@ package damage_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -56,8 +58,8 @@ func fill(t *testing.T, n *local.Server, leave int64) {
 	at, err := f.Seek(0, 2)
 	require.NoError(t, err)
 	block := make([]byte, 64<<10)
-	for free(t, n) > leave {
-		k, err := f.WriteAt(block[:min(int64(len(block)), free(t, n)-leave)], at)
+	for room(t, n) > leave {
+		k, err := f.WriteAt(block[:min(int64(len(block)), room(t, n)-leave)], at)
 		at += int64(k)
 		if err != nil { // others write, too
 			require.ErrorIs(t, err, syscall.ENOSPC)
@@ -66,7 +68,7 @@ func fill(t *testing.T, n *local.Server, leave int64) {
 	}
 }
 
-func free(t *testing.T, n *local.Server) int64 {
+func room(t *testing.T, n *local.Server) int64 {
 	var s syscall.Statfs_t
 	require.NoError(t, syscall.Statfs(n.Dir, &s))
 	return int64(s.Bavail) * s.Bsize
@@ -118,12 +120,17 @@ func TestOneFullDisk(t *testing.T) {
 	t.Log(l.Summary())
 }
 
-// TestAllDisksFull: nothing is taken and nothing lost; local reads, a deletion and a cleanup go on; then all go on.
+// doomed series are deleted one by one; so many deletes that each node makes a Raft snapshot.
+const doomed = 100
+
+// TestAllDisksFull: nothing is taken and nothing lost; local reads go on, and below the first mark deletes, a cleanup and
+// Raft snapshots, too; then all go on.
 func TestAllDisksFull(t *testing.T) {
 	c := smallDisks(t)
 	l := ledger.New("full")
 	w := load(t, c, l)
 	progress(t, l, 50)
+	writeDoomed(t, c)
 	for _, n := range c.Nodes {
 		fill(t, n, 50*mib)
 	}
@@ -139,12 +146,32 @@ func TestAllDisksFull(t *testing.T) {
 	}
 	cl := c.Nodes[0].Client()
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	require.NoError(t, cl.Delete(ctx, url.Values{"match[]": {`nothing_of_the_kind`}}))
+	last := make([]float64, len(c.Nodes))
+	for i, n := range c.Nodes {
+		var err error
+		last[i], err = sum(ctx, n, "deucalion_raft_last_log_index")
+		require.NoError(t, err)
+	}
+	for i := range doomed {
+		require.NoError(t, cl.Delete(ctx, url.Values{"match[]": {fmt.Sprintf(`doomed{n="%d"}`, i)}}), "delete %d", i)
+	}
+	for i, n := range c.Nodes {
+		requireDoomed(t, n, 0)
+		harness.Await(t, 60*time.Second, "a Raft snapshot of "+n.Name, func(context.Context) error {
+			if index := newestSnapshot(t, n); float64(index) <= last[i] {
+				return fmt.Errorf("%w: %d", errNotYet, index)
+			}
+			return nil
+		})
+	}
 	require.NoError(t, cl.Clean(ctx))
 	_, err := cl.Snapshot(ctx)
 	require.ErrorContains(t, err, "nearly full")
+	for _, n := range c.Nodes {
+		awaitMetric(t, n, diskLow, 1) // all of this was below the first mark
+	}
 
 	for _, n := range c.Nodes {
 		fill(t, n, 0)
@@ -157,6 +184,7 @@ func TestAllDisksFull(t *testing.T) {
 		_, err := read(t.Context(), n, client.Local)
 		require.NoError(t, err)
 	}
+	require.ErrorContains(t, cl.Delete(ctx, url.Values{"match[]": {`{run="full"}`}}), "disk is full")
 	require.True(t, running(c))
 	for _, n := range c.Nodes {
 		empty(t, n)
@@ -169,6 +197,46 @@ func TestAllDisksFull(t *testing.T) {
 	w.Finish()
 	check(t, c, l)
 	t.Log(l.Summary())
+}
+
+// writeDoomed writes the series that are to be deleted, and waits until all nodes have them.
+func writeDoomed(t *testing.T, c *local.Cluster) {
+	t.Helper()
+	now := time.Now().UnixMilli()
+	var series []prompb.TimeSeries
+	for i := range doomed {
+		series = append(series, prompb.TimeSeries{
+			Labels:  client.Labels("__name__", "doomed", "n", fmt.Sprint(i)),
+			Samples: []prompb.Sample{{Value: 1, Timestamp: now}, {Value: 2, Timestamp: now + 1}},
+		})
+	}
+	cl := c.Nodes[0].Client()
+	defer cl.Close()
+	require.NoError(t, cl.Write(t.Context(), series))
+	for _, n := range c.Nodes {
+		requireDoomed(t, n, doomed)
+	}
+}
+
+// requireDoomed waits until n has so many of them.
+func requireDoomed(t *testing.T, n *local.Server, want int) {
+	t.Helper()
+	harness.Await(t, 30*time.Second, fmt.Sprintf("%d doomed series on %s", want, n.Name), func(ctx context.Context) error {
+		data, err := read(ctx, n, client.Local)
+		if err != nil {
+			return err
+		}
+		have := 0
+		for key := range data {
+			if strings.Contains(key, `"doomed"`) {
+				have++
+			}
+		}
+		if have != want {
+			return fmt.Errorf("%w: %d", errNotYet, have)
+		}
+		return nil
+	})
 }
 
 // query asks n, as often as there are places in its file of active queries.

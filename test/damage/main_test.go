@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ func load(t *testing.T, c *local.Cluster, l *ledger.Ledger) *ledger.Writers {
 		t.Cleanup(cl.Close)
 		targets = append(targets, cl)
 	}
-	w := l.StartWriters(ledger.Load{Targets: targets, Writers: 3, Series: 10, Samples: 5, Interval: 20 * time.Millisecond, Seed: 1})
+	w := l.StartWriters(ledger.Load{Targets: targets, Writers: 3, Series: 10, Samples: 5, Interval: 20 * time.Millisecond, Seed: 1, Extras: true})
 	t.Cleanup(w.Stop)
 	return w
 }
@@ -65,6 +66,7 @@ func check(t *testing.T, c *local.Cluster, l *ledger.Ledger) {
 	for _, n := range c.Nodes {
 		require.Equal(t, digests[c.Nodes[0].Name], digests[n.Name], "digests: %v", digests)
 	}
+	require.Empty(t, l.CheckExtras(harness.Same(t, c)))
 }
 
 func read(ctx context.Context, n *local.Server, level string) (client.Data, error) {
@@ -132,6 +134,31 @@ func awaitMetric(t *testing.T, n *local.Server, name string, want float64) {
 			err = fmt.Errorf("%w: %v", errNotYet, v)
 		}
 		return err
+	})
+}
+
+// logSize is where the log of n ends now.
+func logSize(t *testing.T, n *local.Server) int {
+	t.Helper()
+	b, err := os.ReadFile(n.Log)
+	require.NoError(t, err)
+	return len(b)
+}
+
+// awaitLine waits for a line with all texts in the log of n behind mark.
+func awaitLine(t *testing.T, n *local.Server, mark int, texts ...string) {
+	t.Helper()
+	harness.Await(t, 60*time.Second, fmt.Sprintf("a line with %q in the log of %s", texts, n.Name), func(context.Context) error {
+		b, err := os.ReadFile(n.Log)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b[mark:])) {
+			if !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(line, s) }) {
+				return nil
+			}
+		}
+		return errNotYet
 	})
 }
 

@@ -33,7 +33,7 @@ func TestFailover(t *testing.T) {
 	c := harness.New(t)
 	l := ledger.New("failover")
 	w := l.StartWriters(ledger.Load{
-		Targets: harness.Clients(t, c.Nodes), Writers: 6, Series: 20, Samples: 1, Interval: 5 * time.Millisecond, Seed: 1,
+		Targets: harness.Clients(t, c.Nodes), Writers: 6, Series: 20, Samples: 1, Interval: 5 * time.Millisecond, Seed: 1, Extras: true,
 	})
 	defer w.Stop()
 	f := &faults{t: t, cluster: c, ledger: l}

@@ -29,7 +29,7 @@ func TestKill(t *testing.T) {
 	l := ledger.New("kill")
 	w := l.StartWriters(ledger.Load{
 		Targets: harness.Clients(t, c.Nodes), Writers: 4, Series: 10, Samples: 5,
-		Interval: 40 * time.Millisecond, Seed: seed,
+		Interval: 40 * time.Millisecond, Seed: seed, Extras: true,
 	})
 	defer w.Stop()
 	f := &faults{t: t, cluster: c, ledger: l, rng: rand.New(rand.NewPCG(seed, 0))}
@@ -62,4 +62,5 @@ func check(t *testing.T, c *local.Cluster, l *ledger.Ledger) {
 	for _, n := range c.Nodes {
 		require.Equal(t, digests[c.Nodes[0].Name], digests[n.Name], "digests: %v", digests)
 	}
+	require.Empty(t, l.CheckExtras(harness.Same(t, c)))
 }

@@ -30,6 +30,7 @@ type Ledger struct {
 	tries  map[string]int
 	sent   int // samples
 	acked  int
+	trace  string        // of the newest acknowledged request
 	last   time.Time     // of the newest acknowledgement, or of the end of a pause
 	gap    time.Duration // longest time without one
 }
@@ -89,11 +90,12 @@ type batch struct {
 	series   []*series
 	from, to int
 	body     []byte
+	trace    string // names its exemplar and metadata; "" without
 }
 
 // next books the samples at times for all of ss, as sent but not acknowledged, and encodes them.
 // The series of one writer always move together, so they agree about the count so far.
-func (l *Ledger) next(ss []*series, times []int64) (*batch, error) {
+func (l *Ledger) next(ss []*series, times []int64, extras bool) (*batch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := &batch{series: ss, from: len(ss[0].times)}
@@ -113,8 +115,12 @@ func (l *Ledger) next(ss []*series, times []int64) (*batch, error) {
 		request = append(request, ts)
 	}
 	l.sent += len(ss) * len(times)
+	w := &prompb.WriteRequest{Timeseries: request}
+	if extras {
+		l.addExtras(b, w)
+	}
 	var err error
-	b.body, err = client.Encode(request)
+	b.body, err = client.EncodeRequest(w)
 	return b, err
 }
 
@@ -128,6 +134,7 @@ func (l *Ledger) acknowledge(b *batch, start time.Time) {
 		}
 	}
 	l.acked += len(b.series) * (b.to - b.from)
+	l.trace = b.trace
 	now := time.Now()
 	if !l.last.IsZero() {
 		l.gap = max(l.gap, now.Sub(l.last))

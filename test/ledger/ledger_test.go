@@ -151,3 +151,25 @@ func TestOtherAnswersAreFaults(t *testing.T) {
 	})
 	require.Len(t, l.Faults(), 1)
 }
+
+// TestStopEndsAPause: a test that fails while the writers are paused must end.
+func TestStopEndsAPause(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	defer srv.Close()
+	l := ledger.New("test")
+	w := l.StartWriters(ledger.Load{
+		Targets: []*client.Client{client.New(srv.URL)}, Writers: 2, Series: 1, Samples: 1, Interval: time.Millisecond, Seed: 1,
+	})
+	w.Pause()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		w.Stop()
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it waits for the end of the pause")
+	}
+	w.Resume()
+}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/deucaliondb/deucalion/test/client"
@@ -25,6 +26,7 @@ type Load struct {
 	Samples  int           // per series in one request
 	Interval time.Duration // between the requests of a writer; 0 means as fast as acknowledged
 	Late     time.Duration // samples are up to so old, in no order; 0 means in order and new
+	Extras   bool          // each request brings an exemplar and metadata, too; needs times in order
 	Acked    func()        // called after each acknowledgement, if not nil; it must not block
 	Seed     uint64        // of the choice of targets
 }
@@ -41,6 +43,7 @@ type Writers struct {
 	load   Load
 	stop   context.CancelFunc
 	gate   sync.RWMutex // a request holds it shared, Pause holds it whole
+	paused atomic.Bool
 	done   sync.WaitGroup
 }
 
@@ -60,8 +63,10 @@ func (l *Ledger) StartWriters(load Load) *Writers {
 }
 
 // Stop ends the load and waits for the writers; attempts under way are broken off, their fate is unknown.
+// A test that fails in a pause may call it as well.
 func (w *Writers) Stop() {
 	w.stop()
+	w.Resume()
 	w.done.Wait()
 }
 
@@ -74,12 +79,17 @@ func (w *Writers) Finish() {
 }
 
 // Pause waits until no request is under way and keeps the writers still until Resume.
-func (w *Writers) Pause() { w.gate.Lock() }
+func (w *Writers) Pause() {
+	w.gate.Lock()
+	w.paused.Store(true)
+}
 
-// Resume ends a Pause.
+// Resume ends a Pause; without one it does nothing.
 func (w *Writers) Resume() {
-	w.ledger.resumed()
-	w.gate.Unlock()
+	if w.paused.Swap(false) {
+		w.ledger.resumed()
+		w.gate.Unlock()
+	}
 }
 
 func (w *Writers) write(ctx context.Context, mine []*series, rng *rand.Rand) {
@@ -106,7 +116,7 @@ func (w *Writers) request(ctx context.Context, mine []*series, times func() []in
 	if ctx.Err() != nil {
 		return
 	}
-	b, err := w.ledger.next(mine, times())
+	b, err := w.ledger.next(mine, times(), w.load.Extras)
 	if err != nil {
 		w.ledger.count("encode", err.Error())
 		return

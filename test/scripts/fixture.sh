@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # fixture.sh VERSION: keeps what this tree leaves behind in test/upgrade/testdata/VERSION.tar.gz and VERSION.json: the
-# data directory of one node, with a snapshot and a log tail after a kill -9, and what it answered before. To be run
-# once for every release, on the commit that is released; what is there is not replaced.
+# data directory of one node, with a snapshot and a log tail after a kill -9, and what it answered before. Both hold all
+# kinds of entries that bring data: writes, deletes, imports, positions of a remote store. To be run once for every
+# release, on the commit that is released, and for a new level of the log format; what is there is not replaced.
 set -euo pipefail
 
 version=$1

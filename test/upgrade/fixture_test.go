@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/deucaliondb/deucalion/fsm"
 	"github.com/deucaliondb/deucalion/test/client"
 	"github.com/deucaliondb/deucalion/test/local"
 )
@@ -38,17 +39,31 @@ func TestMakeFixture(t *testing.T) {
 	if out == "" {
 		t.Skip("only for test/scripts/fixture.sh")
 	}
-	s := node(t)
+	most, early, config := remotes(t)
+	s := node(t, config)
 	start(t, s)
+	awaitLevel(t, s)
+	imports(t, s, "old", -30*60)
 	write(t, s, 0, 180)
 	remove(t, s, "counter", 30, 60)
+	most.await(t, "counter", 36)
+	early.await(t, "counter", 36)
+	awaitNoted(t, s, most, early)
 	require.NoError(t, s.Stop()) // with a snapshot
+	early.refuse()
 	start(t, s)
 	write(t, s, 180, 240) // into the log alone
 	remove(t, s, "gone", 0, 240)
 	late(t, s)
+	imports(t, s, "older", -60*60)
+	most.await(t, "counter", 48+4)
+	awaitNoted(t, s, most)
+	most.refuse()
+	tail(t, s)
 	a := ask(t, s)
+	a.Unshipped = unshipped
 	require.NoError(t, s.Kill())
+	require.Zero(t, most.samples(unshipped)+early.samples(unshipped))
 	require.NotContains(t, a.Data, `{__name__="gone"}`)
 	require.Greater(t, a.Data.Len(), 250)
 	b, err := json.MarshalIndent(a, "", " ")
@@ -56,6 +71,23 @@ func TestMakeFixture(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(out, "answers.json"), b, 0o666))
 	require.NoError(t, os.RemoveAll(filepath.Join(s.Dir, "live"))) // the next start does that first
 	require.NoError(t, os.CopyFS(filepath.Join(out, "data"), os.DirFS(s.Dir)))
+}
+
+// awaitLevel waits until s may use all that it knows.
+func awaitLevel(t *testing.T, s *local.Server) {
+	t.Helper()
+	c := s.Client()
+	defer c.Close()
+	await(t, "the level of the log format", func(ctx context.Context) error {
+		var status struct {
+			Level uint32 `json:"level"`
+		}
+		err := c.Data(ctx, "/api/v1/cluster", nil, &status)
+		if err == nil && status.Level != fsm.Level {
+			err = fmt.Errorf("%w: %d", errNotYet, status.Level)
+		}
+		return err
+	})
 }
 
 func start(t *testing.T, s *local.Server) {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/deucaliondb/deucalion/test/client"
@@ -24,14 +25,17 @@ type Answers struct {
 	Metadata  json.RawMessage `json:"metadata"`
 	Exemplars json.RawMessage `json:"exemplars"`
 	Digest    string          `json:"digest"` // of all samples
+	// Unshipped is a metric that no remote store has got yet. "" if the node shipped to none.
+	Unshipped string `json:"unshipped,omitempty"`
 }
 
-// Releases lists the archives below testdata, the oldest first, without their suffix.
+// Releases lists the archives below testdata, the oldest first, without their suffix: names sort as versions do.
 func Releases(testdata string) ([]string, error) {
 	out, err := filepath.Glob(filepath.Join(testdata, "*.tar.gz"))
 	for i := range out {
 		out[i] = strings.TrimSuffix(out[i], ".tar.gz")
 	}
+	slices.Sort(out) // without it, as "v0.1" comes before "v0.1-later"
 	return out, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,12 +25,14 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // deadline bounds every wait.
 const deadline = 60 * time.Second
 
-// node lays out a cluster of one, n1, whose data directory may be filled before it is started.
-func node(t *testing.T) *local.Server {
+// node lays out a cluster of one, n1, whose data directory may be filled before it is started. sections are more of its
+// configuration.
+func node(t *testing.T, sections ...string) *local.Server {
 	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "deucalion.yml")
-	require.NoError(t, os.WriteFile(config, []byte("storage: {tsdb: {out_of_order_time_window: 2h}}\n"), 0o666))
+	text := "storage: {tsdb: {out_of_order_time_window: 2h}}\n" + strings.Join(sections, "")
+	require.NoError(t, os.WriteFile(config, []byte(text), 0o666))
 	c, err := local.NewCluster(local.ClusterOptions{
 		Bin: os.Getenv("DEUCALION_BIN"), Dir: dir, Nodes: 1, Flags: []string{"--config.file=" + config},
 	})

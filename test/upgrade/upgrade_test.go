@@ -26,11 +26,21 @@ func releases(t *testing.T) []string {
 func TestUpgrade(t *testing.T) {
 	for _, release := range releases(t) {
 		t.Run(filepath.Base(release), func(t *testing.T) {
-			s := node(t)
-			unpack(t, release, s.Dir)
 			want := recorded(t, release)
+			most, early, config := remotes(t)
+			if want.Unshipped == "" {
+				config = ""
+			}
+			s := node(t, config)
+			unpack(t, release, s.Dir)
 			start(t, s)
 			same(t, want, ask(t, s))
+			if want.Unshipped != "" { // it goes on where it was
+				most.await(t, want.Unshipped, 1)
+				early.await(t, want.Unshipped, 1)
+				require.Zero(t, most.samples("counter"), "it has had all")
+				require.Equal(t, 12+4, early.samples("counter"), "it has had those before the snapshot")
+			}
 
 			// It takes writes, and all is there after a stop with a snapshot in this version's format.
 			more := prompb.TimeSeries{Labels: client.Labels("__name__", "more"), Samples: []prompb.Sample{{Timestamp: base + 5*hour, Value: 7}}}
