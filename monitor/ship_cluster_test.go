@@ -51,10 +51,10 @@ func (n *shipNode) stop(grace bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), shipPatience)
 	defer cancel()
 	if grace {
-		n.shipper.Stop(ctx)
+		require.NoError(n.t, n.shipper.Stop(ctx))
 	}
 	require.NoError(n.t, n.node.Shutdown(ctx))
-	n.shipper.Stop(ctx)
+	require.NoError(n.t, n.shipper.Stop(ctx))
 	require.NoError(n.t, n.fsm.Close())
 }
 
@@ -213,7 +213,7 @@ func TestShipThroughRestartOfAll(t *testing.T) {
 	to.await(t, want...)
 	var wg sync.WaitGroup
 	for _, n := range nodes {
-		n.shipper.Stop(t.Context())
+		require.NoError(t, n.shipper.Stop(t.Context()))
 	}
 	put(1000, 100) // nobody ships now
 	for _, n := range nodes {
