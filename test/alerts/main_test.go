@@ -27,6 +27,7 @@ type notification struct {
 	Status       string            `json:"status"` // of an Alertmanager
 	Labels       map[string]string `json:"labels"`
 	StartsAt     time.Time         `json:"startsAt"`
+	EndsAt       time.Time         `json:"endsAt"`
 	GeneratorURL string            `json:"generatorURL"`
 
 	at time.Time
