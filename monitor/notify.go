@@ -96,13 +96,13 @@ func (n *termNotifier) do(ctx context.Context, client *http.Client, req *http.Re
 	return resp, nil
 }
 
-// end stops it. With drain this node still leads, and what is queued is sent if the options say so.
-func (n *termNotifier) end(drain bool) {
-	if drain {
-		defer time.AfterFunc(drainTimeout, n.cancel).Stop()
-	} else {
+// end stops it. While the term lasts, what is queued is sent if the options say so.
+func (n *termNotifier) end(term context.Context) {
+	if term.Err() != nil {
 		n.cancel()
 	}
+	defer context.AfterFunc(term, n.cancel)()
+	defer time.AfterFunc(drainTimeout, n.cancel).Stop()
 	n.manager.Stop()
 	<-n.ran
 	n.cancel()

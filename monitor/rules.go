@@ -197,8 +197,8 @@ func (r *Ruler) confirm(ctx context.Context) error {
 }
 
 // Stop ends evaluation for good, when the rules under way are done. If this node leads, it sends the alerts that are
-// queued when Drain says so, for at most 10 s: call it before the leadership is handed over. When ctx ends, it cuts both
-// short.
+// queued when Drain says so, for at most 10 s: call it before the leadership is handed over, for only a leader sends. When
+// ctx ends, it cuts both short.
 func (r *Ruler) Stop(ctx context.Context) {
 	defer context.AfterFunc(ctx, r.cut)()
 	r.stop()

@@ -51,8 +51,9 @@ func TestRuleFilesAreReadByReloads(t *testing.T) {
 		require.Equal(t, []string{"old"}, n.ruleNames())
 		require.Len(t, n.ruler.Alertmanagers(), 1, "a new leader knows them")
 		for _, other := range nodes {
-			require.Equal(t, other == n, managerMetrics(t, other) > 0, "%s, %s evaluates", other.cfg.NodeID, n.cfg.NodeID)
-			require.Equal(t, other == n, len(other.ruler.RuleGroups()) > 0)
+			require.Eventually(t, func() bool { // a term that is over needs a moment to end
+				return other == n == (managerMetrics(t, other) > 0) && other == n == (len(other.ruler.RuleGroups()) > 0)
+			}, 30*time.Second, 10*time.Millisecond, "%s, %s evaluates", other.cfg.NodeID, n.cfg.NodeID)
 		}
 		require.NoError(t, n.TransferLeadership(t.Context(), ""))
 		require.Eventually(t, func() bool { return n.ruler.RuleGroups() == nil }, 30*time.Second, time.Millisecond)

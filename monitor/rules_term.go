@@ -201,6 +201,6 @@ func (t *term) send(ctx context.Context, expr string, alerts ...*rules.Alert) {
 func (t *term) end() {
 	t.rules.Stop()
 	t.running.Wait()
-	t.notify.end(t.ctx.Err() == nil)
+	t.notify.end(t.ctx)
 	t.reg.clear()
 }

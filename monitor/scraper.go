@@ -97,6 +97,9 @@ func NewScraper(o ScraperOptions) (*Scraper, error) {
 	options.DiscoveryReloadInterval = managerReload
 	options.AppendMetadata = true // /api/v1/metadata comes from the replicated state
 	options.FeatureRegistry = o.Features
+	if err := shareSlots(&options); err != nil {
+		return nil, err
+	}
 	var err error
 	to := cutAppendable{AppendableV2: o.Appendable}
 	to.ctx, s.cut = context.WithCancel(context.Background())

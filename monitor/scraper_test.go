@@ -76,12 +76,14 @@ func ownedBy(want ...string) func(map[string]string) bool {
 // interval, and no series is marked stale.
 func TestTargetsMoveWithoutStaleMarkers(t *testing.T) {
 	const targets = 60
+	const every = 2 * time.Second
 	for _, window := range []time.Duration{0, time.Hour} {
 		t.Run(window.String(), func(t *testing.T) {
 			f := newFarm(t)
 			sd := filepath.Join(t.TempDir(), "sd.json")
 			writeTargets(t, sd, targets)
-			nodes := startScrapers(t, monitor.ShardSpread, fsm.Settings{OutOfOrderWindow: window}, farmed(f, sd))
+			nodes := startScrapers(t, monitor.ShardSpread, fsm.Settings{OutOfOrderWindow: window},
+				strings.Replace(farmed(f, sd), "scrape_interval: 1s", "scrape_interval: 2s", 1))
 			before := settled(t, f, targets, ownedBy("n1", "n2", "n3"))
 			since := time.Now().Add(-5 * time.Second)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -95,16 +97,17 @@ func TestTargetsMoveWithoutStaleMarkers(t *testing.T) {
 				}
 			}
 			// A marker would come 2.1 intervals after the last scrape.
-			time.Sleep(time.Until(stopped.Add(4 * time.Second)))
+			time.Sleep(time.Until(stopped.Add(3 * every)))
 			requireNoMarkers(t, nodes[1])
 			for target, visits := range f.visits(since) {
-				requireOneAtATime(t, target, visits, time.Second)
+				requireOneAtATime(t, target, visits, every)
 			}
 		})
 	}
 }
 
-// requireOneAtATime insists that two nodes come for no longer than an interval to the same target.
+// requireOneAtATime insists that two nodes come for no longer than an interval to the same target. Their visits are due at
+// the same moments, and may be late by half of one.
 func requireOneAtATime(t *testing.T, target string, visits []visit, interval time.Duration) {
 	t.Helper()
 	first, last := map[string]time.Time{}, map[string]time.Time{}
@@ -118,7 +121,7 @@ func requireOneAtATime(t *testing.T, target string, visits []visit, interval tim
 	}
 	for i := 1; i < len(order); i++ {
 		both := last[order[i-1]].Sub(first[order[i]])
-		require.LessOrEqual(t, both, interval, "%s was scraped by %v at once", target, order)
+		require.Less(t, both, interval*3/2, "%s was scraped by %v at once", target, order)
 	}
 }
 

@@ -56,7 +56,7 @@ type Shipper struct {
 	mu      sync.Mutex // protects the following
 	want    []*remoteStore
 	changed chan struct{}      // closed and replaced when want changes
-	flush   context.Context    // set by Stop
+	stopped context.Context    // set by Stop: how long that may take
 	cancel  context.CancelFunc // of the term that is under way, or nil
 	idle    chan struct{}      // closed while no term is under way
 
@@ -102,28 +102,49 @@ func (s *Shipper) ApplyConfig(c *config.Config) error {
 	return nil
 }
 
-// Stop ends the shipping: the queues send what they have, for the flush deadline at most and until ctx ends, and what
-// has arrived is noted in the log. It must be called while the node still takes part. It waits for all goroutines, for a
-// flush deadline more at most.
-func (s *Shipper) Stop(ctx context.Context) {
-	flush, cancel := context.WithTimeout(ctx, s.opts.FlushDeadline)
-	defer cancel()
+// noteReserve is what Stop keeps of its time for noting in the log what has arrived.
+const noteReserve = time.Second
+
+// Stop ends the shipping: the queues send what they have, for the flush deadline at most and until a second before ctx
+// ends, and what has arrived is noted in the log. It must be called while the node still takes part. It waits for all
+// goroutines, but not longer than ctx: a queue that waits to repeat an attempt ends within a flush deadline by itself,
+// without sending anything more.
+func (s *Shipper) Stop(ctx context.Context) error {
 	s.mu.Lock()
-	s.flush = flush
+	s.stopped = ctx
 	if s.cancel != nil {
 		s.cancel()
 	}
 	idle := s.idle
 	s.mu.Unlock()
-	<-idle
-	s.ending.Wait()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-idle
+		s.ending.Wait()
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return errors.New("queues that wait to repeat an attempt were not waited for")
+	}
+}
+
+// flush is how long queues may send what they have when Stop may take until ctx ends.
+func (s *Shipper) flush(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := s.opts.FlushDeadline
+	if end, ok := ctx.Deadline(); ok {
+		d = min(d, time.Until(end)-noteReserve)
+	}
+	return context.WithTimeout(ctx, d)
 }
 
 // begin returns the context of a term, nil after Stop.
 func (s *Shipper) begin(ctx context.Context) (term context.Context, end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.flush != nil {
+	if s.stopped != nil {
 		return nil, nil
 	}
 	term, cancel := context.WithCancel(ctx)
@@ -142,9 +163,9 @@ func (s *Shipper) wanted() ([]*remoteStore, <-chan struct{}) {
 	return s.want, s.changed
 }
 
-// flushing is nil before Stop.
-func (s *Shipper) flushing() context.Context {
+// stopping is nil before Stop.
+func (s *Shipper) stopping() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.flush
+	return s.stopped
 }

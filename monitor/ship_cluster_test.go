@@ -6,11 +6,13 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
@@ -51,10 +53,10 @@ func (n *shipNode) stop(grace bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), shipPatience)
 	defer cancel()
 	if grace {
-		n.shipper.Stop(ctx)
+		require.NoError(n.t, n.shipper.Stop(ctx))
 	}
 	require.NoError(n.t, n.node.Shutdown(ctx))
-	n.shipper.Stop(ctx)
+	require.NoError(n.t, n.shipper.Stop(ctx))
 	require.NoError(n.t, n.fsm.Close())
 }
 
@@ -141,80 +143,154 @@ func leaderIndex(t *testing.T, nodes []*shipNode) (leader int) {
 	return leader
 }
 
-// Leaders are replaced and stopped, without a word of where they were, while others write.
-func TestShipThroughFailovers(t *testing.T) {
-	to := newSink(t)
-	nodes := startShipCluster(t, to)
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var acked []string
-	for w := range 3 {
-		wg.Go(func() {
-			for i := w; ctx.Err() == nil; i += 3 {
-				for ctx.Err() == nil {
-					want, err := nodes[i/3%3].write(ctx, i)
-					if err == nil {
-						mu.Lock()
-						acked = append(acked, want)
-						mu.Unlock()
-						break
-					}
+// shipWriters write samples through all nodes, each until it is acknowledged.
+type shipWriters struct {
+	nodes []*shipNode
+	wg    sync.WaitGroup
+
+	mu     sync.Mutex // protects the following
+	acked  []string
+	failed int // attempts; what they have written may be in the log twice
+}
+
+const shipWriterCount = 3
+
+func (w *shipWriters) start(ctx context.Context) {
+	for first := range shipWriterCount {
+		w.wg.Go(func() {
+			for i := first; ctx.Err() == nil; i += shipWriterCount {
+				for ctx.Err() == nil && !w.write(ctx, i) {
 				}
 				rest(ctx, time.Millisecond)
 			}
 		})
 	}
-	written := func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(acked)
+}
+
+func (w *shipWriters) write(ctx context.Context, i int) bool {
+	want, err := w.nodes[i/3%3].write(ctx, i)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.failed++
+		return false
 	}
-	for round := range 6 {
-		before := written()
-		require.Eventually(t, func() bool { return written() > before+200 }, shipPatience, 10*time.Millisecond)
+	w.acked = append(w.acked, want)
+	return true
+}
+
+func (w *shipWriters) written() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.acked)
+}
+
+// committed is an index that covers all that any node has applied.
+func committed(t *testing.T, nodes []*shipNode) (index uint64) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var err error
+		index, err = nodes[leaderIndex(t, nodes)].node.ReadIndex(ctx)
+		return err == nil
+	}, shipPatience, 10*time.Millisecond)
+	return index
+}
+
+// awaitNoTerm waits until nothing is sent by the terms of n that are over.
+func (n *shipNode) awaitNoTerm() {
+	n.shipper.mu.Lock()
+	idle := n.shipper.idle
+	n.shipper.mu.Unlock()
+	select {
+	case <-idle:
+		n.shipper.ending.Wait()
+	case <-time.After(shipPatience):
+		n.t.Error("the term does not end")
+	}
+}
+
+// Leaders are replaced and stopped, without a word of where they were, while others write. What is sent twice was written
+// after the last position that was noted, and before the old leader had ended.
+func TestShipThroughFailovers(t *testing.T) {
+	const rounds = 6
+	to := newSink(t)
+	nodes := startShipCluster(t, to)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &shipWriters{nodes: nodes}
+	w.start(ctx)
+	_, term := nodes[leaderIndex(t, nodes)].fsm.Applied()
+	calm := true         // no elections but those of the test
+	unnoted := uint64(0) // entries that a failover may repeat
+	for round := range rounds {
+		before := w.written()
+		require.Eventually(t, func() bool { return w.written() > before+200 }, shipPatience, 10*time.Millisecond)
 		l := nodes[leaderIndex(t, nodes)]
 		at, _ := l.fsm.ShippedFrom()
 		require.Eventually(t, func() bool { // under constant load
 			now, _ := l.fsm.ShippedFrom()
 			return now > at+100
 		}, shipPatience, 10*time.Millisecond)
-		if round%2 == 0 {
-			_ = l.node.TransferLeadership(t.Context(), "") // one that fails is as good
-		} else {
+		noted, _ := l.fsm.ShippedFrom()
+		if round%2 == 1 {
 			l.restart(false)
+		} else if l.node.TransferLeadership(t.Context(), "") == nil {
+			l.awaitNoTerm()
+		} else {
+			calm = false
 		}
+		unnoted += committed(t, nodes) - noted
 	}
 	cancel()
-	wg.Wait()
-	to.await(t, acked...)
+	w.wg.Wait()
+	to.await(t, w.acked...)
 	skipped := 0.0
 	for _, n := range nodes {
 		skipped += gathered(t, n.conf.Registerer.(*prometheus.Registry), "deucalion_remote_storage_skipped_entries_total")
 	}
-	t.Logf("%d samples acknowledged, all arrived, %d repeated, %v entries skipped", len(acked), to.repeats(), skipped)
 	require.Zero(t, skipped)
-	require.Less(t, to.repeats(), len(acked), "each failover repeats a stretch, not everything")
+	_, last := nodes[leaderIndex(t, nodes)].fsm.Applied()
+	// A write that was under way when the leader changed is in the log twice, perhaps.
+	limit := int(unnoted) + w.failed + shipWriterCount*rounds
+	t.Logf("%d samples acknowledged, all arrived, %d repeated, of at most %d, in %d terms", len(w.acked), to.repeats(), limit, last-term+1)
+	if calm && last-term == rounds {
+		require.LessOrEqual(t, to.repeats(), limit, "only what was not noted is sent again")
+	}
+	require.Less(t, to.repeats(), len(w.acked), "each failover repeats a stretch, not everything")
 }
 
-// All nodes stop with grace and come back: nothing is missing and nothing is sent again.
+// shippedBy counts the nodes that have shipped since they were started.
+func shippedBy(t *testing.T, nodes []*shipNode) (count int) {
+	t.Helper()
+	for _, n := range nodes {
+		families, err := n.conf.Registerer.(*prometheus.Registry).Gather()
+		require.NoError(t, err)
+		if slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == "deucalion_remote_storage_rewinds_total" }) {
+			count++
+		}
+	}
+	return count
+}
+
+// All nodes stop with grace and come back: nothing is missing and, unless there were more leaders, nothing is sent again.
 func TestShipThroughRestartOfAll(t *testing.T) {
 	to := newSink(t)
 	nodes := startShipCluster(t, to)
-	var want []string
+	w := &shipWriters{nodes: nodes}
 	put := func(from, n int) {
+		t.Helper()
 		for i := range n {
-			x, err := nodes[i%3].write(t.Context(), from+i)
-			require.NoError(t, err)
-			want = append(want, x)
+			require.Eventually(t, func() bool { return w.write(t.Context(), from+i) }, shipPatience, 10*time.Millisecond)
 		}
 	}
 	put(0, 300)
-	to.await(t, want...)
+	to.await(t, w.acked...)
 	var wg sync.WaitGroup
 	for _, n := range nodes {
-		n.shipper.Stop(t.Context())
+		require.NoError(t, n.shipper.Stop(t.Context()))
 	}
+	leaders := shippedBy(t, nodes)
 	put(1000, 100) // nobody ships now
 	for _, n := range nodes {
 		wg.Go(func() { n.restart(true) })
@@ -222,6 +298,8 @@ func TestShipThroughRestartOfAll(t *testing.T) {
 	wg.Wait()
 	awaitShipping(t, nodes)
 	put(2000, 10)
-	to.await(t, want...)
-	require.Zero(t, to.repeats())
+	to.await(t, w.acked...)
+	if leaders == 1 && shippedBy(t, nodes) == 1 {
+		require.LessOrEqual(t, to.repeats(), w.failed, "sent again")
+	}
 }

@@ -279,7 +279,7 @@ func newSolo(t *testing.T, c *config.Config) *solo {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		s.Stop(context.Background())
+		require.NoError(t, s.Stop(context.Background()))
 		s.resign()
 		require.NoError(t, f.Close())
 	})

@@ -97,27 +97,35 @@ func (t *shipTerm) replace(f *feed) {
 }
 
 // end stops all feeds. Without Stop the leadership is lost: the next leader sends everything again that has not been
-// noted, so that nothing is gained by flushing. With it, this waits for them, and notes how far they have got.
+// noted, so that nothing is gained by flushing. With it, this waits until they have flushed or may not any more, and notes
+// how far they have got.
 func (t *shipTerm) end() {
-	flush := t.flushing()
-	if flush == nil {
+	stop := t.stopping()
+	if stop == nil {
 		gone, cancel := context.WithCancel(context.Background())
 		cancel()
-		for _, f := range t.feeds {
-			f.end(gone)
-			t.ending.Go(func() { <-f.done })
-		}
+		t.endFeeds(gone)
 	} else {
+		flush, cancel := t.flush(stop)
+		defer cancel()
+		t.endFeeds(flush)
 		for _, f := range t.feeds {
-			f.end(flush)
+			select {
+			case <-f.done:
+			case <-flush.Done():
+			}
 		}
-		for _, f := range t.feeds {
-			<-f.done
-		}
-		t.note(context.Background())
+		t.note(stop)
 	}
 	t.metrics.position.Reset()
 	t.metrics.behind.Reset()
+}
+
+func (t *shipTerm) endFeeds(flush context.Context) {
+	for _, f := range t.feeds {
+		f.end(flush)
+		t.ending.Go(func() { <-f.done })
+	}
 }
 
 // note puts the positions that have moved into the log. It does so only for entries that mean something to the remote

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -90,7 +91,7 @@ func TestShipPositionRests(t *testing.T) {
 	noted, _ := s.log.fsm.Applied()
 	s.resign()
 	s.lead() // the first thing that it does is to note what has moved
-	s.Stop(t.Context())
+	require.NoError(t, s.Stop(t.Context()))
 	now, _ := s.log.fsm.Applied()
 	require.Equal(t, noted, now, "an idle cluster proposes nothing")
 }
@@ -198,13 +199,36 @@ func TestShipStopNotes(t *testing.T) {
 	}
 	applied, _ := s.log.fsm.Applied()
 	to.await(t, last)
-	s.Stop(t.Context())
+	require.NoError(t, s.Stop(t.Context()))
 	position, ok := s.log.fsm.ShippedFrom()
 	require.True(t, ok)
 	require.GreaterOrEqual(t, position, applied)
 	s.lead() // has no effect any more
 	s.add("m", 9000, 1)
 	require.NotContains(t, to.seen(), `{__name__="m"} 9000 1`)
+}
+
+// Stop ends with its context, also when a remote store has told its queue to come back in an hour, and notes what others
+// have got.
+func TestShipStopEndsInTime(t *testing.T) {
+	dead := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer dead.Close()
+	to := newSink(t)
+	s := newSolo(t, to.conf(t, "name: live\n- {name: dead, url: '"+dead.URL+"'}"))
+	s.ready(2)
+	to.await(t, s.add("m", 1000, 1))
+	written, _ := s.log.fsm.Applied()
+	require.Eventually(t, func() bool { return s.metric("prometheus_remote_storage_samples_pending") > 0 }, shipPatience, 5*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	began := time.Now()
+	require.Error(t, s.Stop(ctx))
+	require.Less(t, time.Since(began), 8*time.Second, "it has waited for the flush deadline")
+	require.GreaterOrEqual(t, s.log.fsm.Shipped()["name:live"], written)
+	require.Less(t, s.log.fsm.Shipped()["name:dead"], written)
 }
 
 // What the client of a queue says of its shards.

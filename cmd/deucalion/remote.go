@@ -24,8 +24,10 @@ func (n *node) startShipping(o *options) error {
 		return err
 	}
 	n.config.add("remote_storage", s.ApplyConfig)
-	n.stoppers = append(n.stoppers, func(ctx context.Context) error {
-		s.Stop(ctx)
+	n.onStop(shipTimeout, func(ctx context.Context) error {
+		if err := s.Stop(ctx); err != nil {
+			n.logger.Warn("Sending to remote stores was cut off", "err", err)
+		}
 		return nil
 	})
 	return nil

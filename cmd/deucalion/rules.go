@@ -44,7 +44,7 @@ func (n *node) startRules(o *options, engine promql.QueryEngine, parse parser.Pa
 		return nil, fmt.Errorf("start rules: %w", err)
 	}
 	n.config.add("rules", func(c *config.Config) error { return r.ApplyConfig(c, external) })
-	n.stoppers = append(n.stoppers, func(ctx context.Context) error {
+	n.onStop(rulesTimeout, func(ctx context.Context) error {
 		r.Stop(ctx)
 		return nil
 	})

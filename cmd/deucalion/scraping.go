@@ -40,7 +40,7 @@ func (n *node) startScraping(o *options, known features.Collector) error {
 	}
 	n.config.add("scrape", n.scraper.ApplyConfig)
 	n.scraper.Start()
-	n.stoppers = append(n.stoppers, func(ctx context.Context) error {
+	n.onStop(scrapeTimeout, func(ctx context.Context) error {
 		if err := n.scraper.Stop(ctx); err != nil {
 			n.logger.Warn("Scraping was cut off", "err", err)
 		}

@@ -45,16 +45,33 @@ func (n *node) stop() error {
 	return errors.Join(errs...)
 }
 
-// dutiesTimeout bounds the end of scraping, rules and what else works for the cluster in the background.
-const dutiesTimeout = 20 * time.Second
+// How long each duty may take to end. Together with the rest of a stop they fit in the 90 s that deploy/ tells of.
+const (
+	shipTimeout     = 8 * time.Second // the next leader sends the rest
+	rulesTimeout    = 3 * time.Second // nobody evaluates meanwhile: the next leader makes up for that
+	handOverTimeout = 4 * time.Second
+	scrapeTimeout   = 10 * time.Second
+)
 
-// stopDuties ends what this node does without being asked, last to first, while it can still write to the log.
+// stopper ends something that this node does without being asked.
+type stopper struct {
+	within time.Duration
+	run    func(context.Context) error
+}
+
+// onStop adds a stopper, which is run before those that were added earlier. Each has its own time: what hangs must not
+// take it from the others.
+func (n *node) onStop(within time.Duration, run func(context.Context) error) {
+	n.stoppers = append(n.stoppers, stopper{within, run})
+}
+
+// stopDuties runs the stoppers, last to first, while this node can still write to the log.
 func (n *node) stopDuties() error {
-	ctx, cancel := context.WithTimeout(context.Background(), dutiesTimeout)
-	defer cancel()
 	var errs []error
 	for i := len(n.stoppers) - 1; i >= 0; i-- {
-		errs = append(errs, n.stoppers[i](ctx))
+		ctx, cancel := context.WithTimeout(context.Background(), n.stoppers[i].within)
+		errs = append(errs, n.stoppers[i].run(ctx))
+		cancel()
 	}
 	return errors.Join(errs...)
 }

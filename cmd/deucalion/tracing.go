@@ -18,7 +18,7 @@ func (n *node) startTracing() {
 	n.config.add("tracing", m.ApplyConfig)
 	var wg sync.WaitGroup
 	wg.Go(m.Run)
-	n.stoppers = append(n.stoppers, func(context.Context) error {
+	n.onStop(0, func(context.Context) error { // the library has 5 s for it
 		m.Stop()
 		wg.Wait()
 		return nil

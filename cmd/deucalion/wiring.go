@@ -46,7 +46,7 @@ type node struct {
 
 	discoveries *discovery.SDMetrics // of all discovery managers
 
-	stoppers []func(context.Context) error // run last to first, before HTTP is drained
+	stoppers []stopper // run last to first, before HTTP is drained
 
 	closers []func() error // run last to first, when everything else has stopped
 }
@@ -81,10 +81,6 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 	if err != nil {
 		return nil, err
 	}
-	n.stoppers = append(n.stoppers, func(ctx context.Context) error {
-		n.cluster.HandOver(ctx) // so that rules go on elsewhere at once, and not when HTTP is drained here
-		return nil
-	})
 	// After rules and scraping, so that it ends before them: it may wait for a remote store, and they must not wait for
 	// their next node meanwhile.
 	if err := n.startShipping(o); err != nil {
@@ -194,6 +190,12 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err := n.startScraping(o, known); err != nil {
 		return nil, err
 	}
+	// When rules have ended here, so that what they have to tell is told, and before HTTP is drained, so that they go on
+	// elsewhere at once.
+	n.onStop(handOverTimeout, func(ctx context.Context) error {
+		n.cluster.HandOver(ctx)
+		return nil
+	})
 	ruler, err := n.startRules(o, engine, parse, known, external)
 	if err != nil {
 		return nil, err

@@ -95,14 +95,18 @@ func startAlertmanager(t *testing.T) (*local.Server, *inbox) {
 	return s, in
 }
 
-// TestEachAlertOnce kills the leader every 20 s, for DEUCALION_ALERTS_SECONDS (60), while alerts begin and end. A real
-// Alertmanager must notify of each alert once, and of its end once.
+// TestEachAlertOnce kills the leader every 20 s, for DEUCALION_ALERTS_SECONDS (60), while alerts begin and end. Two real
+// Alertmanagers, which know nothing of each other, must each notify of each alert once, and of its end once.
 func TestEachAlertOnce(t *testing.T) {
-	am, in := startAlertmanager(t)
+	am1, in1 := startAlertmanager(t)
+	am2, in2 := startAlertmanager(t)
 	length := time.Duration(harness.Number(t, "DEUCALION_ALERTS_SECONDS", 60)) * time.Second
-	start := time.Now().Add(5 * time.Second) // for the nodes to start
+	flag := configure(t, "groups: []", am1.Addr, am2.Addr)
+	c := harness.New(t, flag, "--rules.alert.resend-delay="+resend)
+	start := time.Now().Add(5 * time.Second) // for the nodes to reload
 	alerts := planAlerts(start, length)
-	c := harness.New(t, configure(t, ruleFile(alerts), am.Addr), "--rules.alert.resend-delay="+resend)
+	setRules(t, flag, ruleFile(alerts))
+	reload(t, c)
 
 	kills := 0
 	for next := start.Add(killEvery / 2); time.Now().Before(start.Add(length)); next = next.Add(killEvery) {
@@ -117,13 +121,24 @@ func TestEachAlertOnce(t *testing.T) {
 		harness.Start(t, c)
 	}
 	require.NotZero(t, kills)
-	harness.Await(t, 90*time.Second, "all notifications", func(context.Context) error { return missing(in, alerts) })
+	harness.Await(t, 90*time.Second, "all notifications", func(context.Context) error {
+		return errors.Join(missing(in1, alerts), missing(in2, alerts))
+	})
 	checkRules(t, c, alerts)
 	// A second notification would come with an evaluation of the alerts as they are now, or when the Alertmanager takes
 	// one for resolved that it does not hear of.
 	if !sleepUntil(t, time.Now().Add(25*time.Second), time.Time{}) {
 		return
 	}
+	for _, in := range []*inbox{in1, in2} {
+		requireOnce(t, in, alerts)
+	}
+	t.Logf("%d alerts, %d kills", len(alerts), kills)
+}
+
+// requireOnce insists that an Alertmanager has notified of each alert once, and of its end if it has one.
+func requireOnce(t *testing.T, in *inbox, alerts []alert) {
+	t.Helper()
 	firing, resolved := count(in)
 	for _, a := range alerts {
 		require.Equal(t, 1, firing[a.name], "notifications of %+v: %+v", a, about(in, a.name))
@@ -133,7 +148,6 @@ func TestEachAlertOnce(t *testing.T) {
 		}
 		require.Equal(t, want, resolved[a.name], "ends of %+v: %+v", a, about(in, a.name))
 	}
-	t.Logf("%d alerts, %d kills", len(alerts), kills)
 }
 
 // checkRules insists that every node tells the same alerts, which are those that have not ended.

@@ -4,7 +4,9 @@
 package alerts_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/deucaliondb/deucalion/test/harness"
+	"github.com/deucaliondb/deucalion/test/local"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
@@ -27,6 +30,7 @@ type notification struct {
 	Status       string            `json:"status"` // of an Alertmanager
 	Labels       map[string]string `json:"labels"`
 	StartsAt     time.Time         `json:"startsAt"`
+	EndsAt       time.Time         `json:"endsAt"`
 	GeneratorURL string            `json:"generatorURL"`
 
 	at time.Time
@@ -69,16 +73,37 @@ func (i *inbox) list() []notification {
 	return append([]notification(nil), i.all...)
 }
 
-// configure writes a configuration with rules whose alerts go to an address, and gives the flag for it.
-func configure(t *testing.T, rules, alertmanager string) string {
+// configure writes a configuration file whose alerts go to these Alertmanagers, and returns its flag.
+func configure(t *testing.T, rules string, alertmanagers ...string) (flag string) {
 	t.Helper()
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
-		return path
+	path := filepath.Join(t.TempDir(), "prometheus.yml")
+	require.NoError(t, os.WriteFile(path, []byte("global: {evaluation_interval: 2s}\nrule_files: ['rule*.yml']\n"+
+		"alerting: {alertmanagers: [{static_configs: [{targets: ['"+strings.Join(alertmanagers, "','")+"']}]}]}\n"), 0o644))
+	flag = "--config.file=" + path
+	setRules(t, flag, rules)
+	return flag
+}
+
+// setRules writes the rule file of a configuration.
+func setRules(t *testing.T, flag, rules string) {
+	t.Helper()
+	dir := filepath.Dir(strings.TrimPrefix(flag, "--config.file="))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "rules.new"), []byte(rules), 0o644))
+	require.NoError(t, os.Rename(filepath.Join(dir, "rules.new"), filepath.Join(dir, "rules.yml")))
+}
+
+// reload lets all nodes of c read their configuration, and waits until they have.
+func reload(t *testing.T, c *local.Cluster) {
+	t.Helper()
+	before := float64(time.Now().UnixMilli()) / 1000
+	for i, cl := range harness.Clients(t, c.Nodes) {
+		require.NoError(t, c.Nodes[i].Reload())
+		harness.Await(t, time.Minute, "a reload of "+c.Nodes[i].Name, func(ctx context.Context) error {
+			m, err := cl.Metrics(ctx)
+			if err == nil && m.Sum("prometheus_config_last_reload_success_timestamp_seconds") < before {
+				err = errors.New("not yet")
+			}
+			return err
+		})
 	}
-	write("rules.yml", rules)
-	return "--config.file=" + write("prometheus.yml", "global: {evaluation_interval: 2s}\nrule_files: ['rule*.yml']\n"+
-		"alerting: {alertmanagers: [{static_configs: [{targets: ['"+alertmanager+"']}]}]}\n")
 }
