@@ -53,7 +53,7 @@ func (a *API) newPrometheusAPI() *v1.API {
 		cfg.CORSOrigin,
 		a.runtimeInfo,
 		cfg.BuildInfo,
-		a.notifications.Get, a.notifications.Sub,
+		cfg.Notifications.Get, cfg.Notifications.Sub,
 		headChunks{cfg.Gatherer},
 		nil,        // registerer: only for the handlers that are not routed
 		nil,        // stats renderer: default

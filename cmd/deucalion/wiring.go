@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/features"
+	"github.com/prometheus/prometheus/util/notifications"
 
 	"github.com/deucaliondb/deucalion/api"
 	"github.com/deucaliondb/deucalion/cluster"
@@ -41,6 +42,7 @@ type node struct {
 	scraper   *monitor.Scraper
 	reader    *monitor.RemoteReader // this node's state and the remote_read stores
 	config    *reloader
+	notices   *notifications.Notifications // what /api/v1/notifications shows
 	server    *server
 	quit      chan struct{} // closed when a request asks for the end
 
@@ -56,7 +58,9 @@ type node struct {
 func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, err error) {
 	n := &node{logger: logger, fatal: make(chan error, 1), served: make(chan error, 1), registry: newRegistry(), quit: make(chan struct{})}
 	parse := o.features.parser()
-	n.config = newReloader(o, parse, conf, logger, n.registry)
+	n.notices = notifications.NewNotifications(o.web.maxNotifications, n.registry)
+	n.notices.AddNotification(startingUp)
+	n.config = newReloader(o, parse, conf, n.notices, logger, n.registry)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.stop())
@@ -92,13 +96,14 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 	}
 	n.config.add("runtime", func(*config.Config) error { return n.config.config().applyRuntime(o) })
 	n.config.add("hash", func(*config.Config) error {
-		n.cluster.SetAttribute(cluster.AttributeConfigHash, n.config.config().hash)
+		n.config.showHash(func(hash string) { n.cluster.SetAttribute(cluster.AttributeConfigHash, hash) })
 		return nil
 	})
 	n.startTracing()
 	if err := n.config.first(); err != nil {
 		return nil, err
 	}
+	n.awaitStart()
 	n.server.start(handler, time.Duration(o.readTimeout), n.served)
 	return n, nil
 }
