@@ -36,7 +36,7 @@ func (a *API) newPrometheusAPI() *v1.API {
 		nil, nil, // appendables: no stock receiver is enabled
 		cfg.FSM,
 		func(context.Context) v1.ScrapePoolsRetriever { return scraping },
-		func(context.Context) v1.TargetRetriever { return scraping },
+		func(ctx context.Context) v1.TargetRetriever { return a.targetsFor(ctx, scraping) },
 		func(context.Context) v1.AlertmanagerRetriever { return a.ruler() },
 		cfg.PrometheusConfig,
 		cfg.Flags,

@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -189,10 +188,7 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err != nil {
 		return nil, fmt.Errorf("could not compile CORS regex string %q: %w", o.corsOrigin, err)
 	}
-	known := features.NewRegistry()
-	known.Enable(features.Prometheus, "server_mode")
-	known.Enable(features.Prometheus, labels.ImplementationName)
-	known.Set(features.Prometheus, "auto_reload_config", o.autoReload)
+	known := o.featureRegistry()
 	engine, err := n.newEngine(o, parse, known)
 	if err != nil {
 		return nil, err
