@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -127,40 +128,45 @@ func TestNodesWithDifferentConfigurations(t *testing.T) {
 			"--cluster.peer="+gossip[0], "--cluster.peer="+gossip[1], "--config.file="+write(i, fmt.Sprintf("global: {scrape_interval: 1%ds}", i))))
 	}
 	bases := []string{nodes[0].ready(t), nodes[1].ready(t)}
-	own := func(i int) string {
-		_, text, err := get(bases[i] + "/metrics")
-		require.NoError(t, err)
-		found := hashMetric.FindAllStringSubmatch(text, -1)
-		require.Len(t, found, 1)
-		return found[0][1]
+	// own awaits a hash that a node tells of itself.
+	own := func(i int, not string) (hash string) {
+		require.Eventually(t, func() bool {
+			_, text, err := get(bases[i] + "/metrics")
+			found := hashMetric.FindAllStringSubmatch(text, -1)
+			if err != nil || len(found) != 1 || found[0][1] == not {
+				return false
+			}
+			hash = found[0][1]
+			return true
+		}, 60*time.Second, 50*time.Millisecond)
+		return hash
 	}
 	// told is what all nodes say of each other.
 	told := func(want map[string]string) func() bool {
 		return func() bool {
 			for _, base := range bases {
 				_, text, err := get(base + "/api/v1/cluster")
-				require.NoError(t, err)
 				var answer struct{ Data clusterAnswer }
-				require.NoError(t, json.Unmarshal([]byte(text), &answer))
-				for _, n := range answer.Data.Nodes {
-					if n.ConfigHash != want[n.ID] {
-						return false
-					}
+				if err != nil || json.Unmarshal([]byte(text), &answer) != nil {
+					return false
 				}
-				if len(answer.Data.Nodes) != len(want) {
+				got := map[string]string{}
+				for _, n := range answer.Data.Nodes {
+					got[n.ID] = n.ConfigHash
+				}
+				if !maps.Equal(got, want) {
 					return false
 				}
 			}
 			return true
 		}
 	}
-	first, second := own(0), own(1)
+	first, second := own(0, ""), own(1, "")
 	require.NotEqual(t, first, second)
 	require.Eventually(t, told(map[string]string{"n0": first, "n1": second}), 60*time.Second, 50*time.Millisecond)
 
 	write(0, fmt.Sprintf("global: {scrape_interval: 13s, query_log_file: %q}", filepath.Join(dir, "no", "such", "directory")))
 	require.NoError(t, nodes[0].cmd.Process.Signal(syscall.SIGHUP))
-	require.Eventually(t, func() bool { return own(0) != first }, 60*time.Second, 50*time.Millisecond)
-	require.Eventually(t, told(map[string]string{"n0": own(0), "n1": second}), 60*time.Second, 50*time.Millisecond)
+	require.Eventually(t, told(map[string]string{"n0": own(0, first), "n1": second}), 60*time.Second, 50*time.Millisecond)
 	require.Eventually(t, func() bool { return strings.Contains(nodes[0].log.String(), "part=query_engine") }, 60*time.Second, 50*time.Millisecond)
 }
