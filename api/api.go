@@ -105,8 +105,8 @@ type Config struct {
 	Consoles   ConsoleOptions
 	// PageTitle is the title of the web page.
 	PageTitle string
-	// MaxNotificationSubscribers bounds the clients of /api/v1/notifications/live.
-	MaxNotificationSubscribers int
+	// Notifications is shown by /api/v1/notifications and followed by /api/v1/notifications/live.
+	Notifications *notifications.Notifications
 	// UserAssets is a directory that is served below /user; "": none.
 	UserAssets string
 	// LookbackDelta is how old a sample may be that /federate shows, and how often OTLP's target_info is repeated.
@@ -139,15 +139,14 @@ type RemoteReadLimits struct {
 
 // API serves HTTP. Its methods are goroutine-safe.
 type API struct {
-	cfg           Config
-	logger        *slog.Logger
-	birth         time.Time
-	gate          *gate
-	metrics       *metrics
-	notifications *notifications.Notifications
-	write         http.Handler
-	prometheus    *v1.API
-	handler       http.Handler
+	cfg        Config
+	logger     *slog.Logger
+	birth      time.Time
+	gate       *gate
+	metrics    *metrics
+	write      http.Handler
+	prometheus *v1.API
+	handler    http.Handler
 }
 
 // New builds the API and registers its metrics, and answers the requests of other nodes from then on. It starts no goroutines. It fails only on a Config that makes no sense.
@@ -159,11 +158,10 @@ func New(cfg Config) (*API, error) {
 		cfg.Source = cfg.FSM
 	}
 	a := &API{
-		cfg:           cfg,
-		logger:        cfg.Logger,
-		birth:         time.Now().UTC(),
-		gate:          &gate{cluster: cfg.Cluster},
-		notifications: notifications.NewNotifications(cfg.MaxNotificationSubscribers, cfg.Registerer),
+		cfg:    cfg,
+		logger: cfg.Logger,
+		birth:  time.Now().UTC(),
+		gate:   &gate{cluster: cfg.Cluster},
 	}
 	a.metrics = newMetrics(cfg.Registerer, a.gate)
 	a.write = remotewrite.New(remotewrite.Config{
@@ -177,7 +175,7 @@ func New(cfg Config) (*API, error) {
 	})
 	a.registerFeatures()
 	a.prometheus = a.newPrometheusAPI()
-	a.handler = a.recoverPanics(a.withGRPC(a.newGRPC(), a.routes()))
+	a.handler = a.recoverPanics(traced(a.withGRPC(a.newGRPC(), a.routes())))
 	cfg.Cluster.HandlePeers(a.recoverPanics(a.peerHandler()))
 	return a, nil
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/features"
+	"github.com/prometheus/prometheus/util/notifications"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 	"github.com/stretchr/testify/require"
 
@@ -65,15 +66,15 @@ func newInstance(t *testing.T, change func(*api.Config)) *instance {
 		LookbackDelta:    5 * time.Minute,
 		PageTitle:        "Title",
 
-		MaxNotificationSubscribers: 1,
-		Consistency:                api.Bounded,
-		MaxStaleness:               10 * time.Second,
-		QueryTimeout:               100 * time.Millisecond,
-		Retention:                  func() string { return "15d" },
-		RemoteRead:                 api.RemoteReadLimits{Samples: 1000, Concurrency: 2, BytesInFrame: 1 << 20},
-		Logger:                     slog.New(slog.DiscardHandler),
-		Registerer:                 registry,
-		Gatherer:                   registry,
+		Notifications: notifications.NewNotifications(1, registry),
+		Consistency:   api.Bounded,
+		MaxStaleness:  10 * time.Second,
+		QueryTimeout:  100 * time.Millisecond,
+		Retention:     func() string { return "15d" },
+		RemoteRead:    api.RemoteReadLimits{Samples: 1000, Concurrency: 2, BytesInFrame: 1 << 20},
+		Logger:        slog.New(slog.DiscardHandler),
+		Registerer:    registry,
+		Gatherer:      registry,
 	}
 	if change != nil {
 		change(&cfg)

@@ -58,7 +58,7 @@ func (a *API) console(w http.ResponseWriter, r *http.Request) {
 	}
 	page := template.NewTemplateExpander(
 		httputil.ContextFromRequest(r.Context(), r), consolePreamble+string(text), "__console_/"+name, data, model.Now(),
-		template.QueryFunc(rules.EngineQueryFunc(a.cfg.Engine, a.cfg.FSM)), a.cfg.ExternalURL, nil,
+		template.QueryFunc(rules.EngineQueryFunc(a.cfg.Engine, a.cfg.Source)), a.cfg.ExternalURL, nil,
 	)
 	result, err := page.ExpandHTML(libraries)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 )
 
 // metrics are the HTTP metrics of Prometheus, by its names, so that its dashboards and alerts work.
@@ -57,6 +58,14 @@ func (m *metrics) instrument(name string, h http.HandlerFunc) http.HandlerFunc {
 	return promhttp.InstrumentHandlerCounter(m.requests.MustCurryWith(handler),
 		promhttp.InstrumentHandlerDuration(m.duration.MustCurryWith(handler),
 			promhttp.InstrumentHandlerResponseSize(m.size.MustCurryWith(handler), h)))
+}
+
+// traced makes a span of each request, in the trace that the client names. Where spans go, and whether they are kept at
+// all, is up to the global provider of OpenTelemetry, which Prometheus's tracing manager sets.
+func traced(next http.Handler) http.Handler {
+	return otelhttp.NewHandler(next, "", otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
+		return r.Method + " " + r.URL.Path
+	}))
 }
 
 // recoverPanics keeps one bad request from ending the process.

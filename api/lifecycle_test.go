@@ -89,6 +89,18 @@ func TestConsoles(t *testing.T) {
 	require.NotEqual(t, 200, i.get("/consoles/..%2f..%2fetc%2fpasswd").code)
 }
 
+// Consoles show what queries do: that of the remote_read stores too.
+func TestConsolesOfOtherSources(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.html"), []byte(`{{range query "a"}}a={{.Value}}{{end}}`), 0o600))
+	other := newInstance(t, nil)
+	other.write(t, "a", 7)
+	i := newInstance(t, func(c *api.Config) { c.Consoles.Templates, c.Source = dir, other.FSM })
+	a := i.get("/consoles/a.html")
+	require.Equal(t, 200, a.code, a.text)
+	require.Equal(t, "a=7", a.text)
+}
+
 func TestUserAssets(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "x.txt"), []byte("mine"), 0o600))

@@ -36,7 +36,7 @@ func (a *API) newPrometheusAPI() *v1.API {
 		nil, nil, // appendables: no stock receiver is enabled
 		cfg.FSM,
 		func(context.Context) v1.ScrapePoolsRetriever { return scraping },
-		func(context.Context) v1.TargetRetriever { return scraping },
+		func(ctx context.Context) v1.TargetRetriever { return a.targetsFor(ctx, scraping) },
 		func(context.Context) v1.AlertmanagerRetriever { return a.ruler() },
 		cfg.PrometheusConfig,
 		cfg.Flags,
@@ -53,7 +53,7 @@ func (a *API) newPrometheusAPI() *v1.API {
 		cfg.CORSOrigin,
 		a.runtimeInfo,
 		cfg.BuildInfo,
-		a.notifications.Get, a.notifications.Sub,
+		cfg.Notifications.Get, cfg.Notifications.Sub,
 		headChunks{cfg.Gatherer},
 		nil,        // registerer: only for the handlers that are not routed
 		nil,        // stats renderer: default

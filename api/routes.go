@@ -41,6 +41,9 @@ func (a *API) routes() http.Handler {
 		if isRead(name) {
 			h = a.gate.wrap(barrier.wrap(h)).ServeHTTP
 		}
+		if name == "/search/metric_names" {
+			h = markSearch(h)
+		}
 		if slices.Contains(ruleRoutes, name) {
 			h = a.byRuler(h)
 		}

@@ -50,6 +50,8 @@ type ImportReport struct {
 	Samples uint64          `json:"samples"` // in all blocks
 	// Duplicates of them had no effect: there was a sample of that series at that time.
 	Duplicates int64 `json:"duplicates"`
+	// Warnings tell what of the blocks was left out.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // ImportedBlock is one of the blocks, as this cluster names it.

@@ -6,6 +6,7 @@ package cluster
 import (
 	"archive/tar"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/deucaliondb/deucalion/fsm"
 	"github.com/deucaliondb/deucalion/storage"
@@ -46,7 +49,8 @@ func (m *imports) take(ctx context.Context, x *fsm.Import, tarball io.Reader) (*
 	sure, never := m.node.Newest()
 	r := &ImportReport{}
 	for i := range n {
-		p, err := m.node.fsm.PrepareImport(ctx, filepath.Join(up, strconv.Itoa(i)), m.path(x.ID), never.UnixMilli())
+		src := filepath.Join(up, strconv.Itoa(i))
+		p, err := m.node.fsm.PrepareImport(ctx, src, m.path(x.ID), never.UnixMilli())
 		if errors.Is(err, storage.ErrImport) {
 			return nil, fmt.Errorf("%w: %w", ErrImportRefused, err)
 		}
@@ -59,8 +63,26 @@ func (m *imports) take(ctx context.Context, x *fsm.Import, tarball io.Reader) (*
 		x.Blocks = append(x.Blocks, p.BlockFiles)
 		r.Samples += p.Samples
 		r.Blocks = append(r.Blocks, ImportedBlock{p.ULID.String(), p.MinTime, p.MaxTime, p.Series, p.Samples})
+		if name, ls := externalLabels(src); !ls.IsEmpty() {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("block %s: its series do not get the external labels %s that Thanos has noted", name, ls))
+			m.logger.Warn("The series of an imported block do not get the external labels that Thanos has noted", "id", x.ID, "block", name, "labels", ls)
+		}
 	}
 	return r, m.finish(*x)
+}
+
+// externalLabels are those that Thanos keeps beside the series of a block, which it names. A file that does not tell has
+// none.
+func externalLabels(dir string) (block string, ls labels.Labels) {
+	var meta struct {
+		ULID   string
+		Thanos struct{ Labels map[string]string }
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "meta.json"))
+	if err != nil || json.Unmarshal(b, &meta) != nil {
+		return "", labels.EmptyLabels()
+	}
+	return meta.ULID, labels.FromMap(meta.Thanos.Labels)
 }
 
 // unpack puts the n blocks of the tar into directories named 0 to n-1.

@@ -29,6 +29,12 @@ import (
 func blockOf(t *testing.T, from, to int) *bytes.Buffer {
 	t.Helper()
 	dir := t.TempDir()
+	writeBlock(t, dir, from, to)
+	return packDir(t, dir)
+}
+
+func writeBlock(t *testing.T, dir string, from, to int) {
+	t.Helper()
 	w, err := tsdb.NewBlockWriter(slog.New(slog.DiscardHandler), dir, math.MaxInt64/4)
 	require.NoError(t, err)
 	app := w.AppenderV2(t.Context())
@@ -41,7 +47,6 @@ func blockOf(t *testing.T, from, to int) *bytes.Buffer {
 	_, err = w.Flush(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	return packDir(t, dir)
 }
 
 func packDir(t *testing.T, dir string) *bytes.Buffer {
@@ -115,6 +120,31 @@ func TestImport(t *testing.T) {
 	report, err := rest[1].Digest(t.Context(), []fsm.TimeRange{{Mint: math.MinInt64, Maxt: math.MaxInt64}})
 	require.NoError(t, err)
 	require.Equal(t, cluster.DigestEqual, report.Result)
+}
+
+// The labels by which Thanos tells replicas apart are not in the series of a block. That they are left out is not kept from
+// who imports it.
+func TestImportWarnsOfExternalLabels(t *testing.T) {
+	dir := t.TempDir()
+	writeBlock(t, dir, 0, 5)
+	metas, err := filepath.Glob(filepath.Join(dir, "*", "meta.json"))
+	require.NoError(t, err)
+	require.Len(t, metas, 1)
+	text, err := os.ReadFile(metas[0])
+	require.NoError(t, err)
+	with := func(thanos string) io.Reader {
+		require.NoError(t, os.WriteFile(metas[0], bytes.Replace(text, []byte("{"), []byte(`{"thanos": `+thanos+","), 1), 0o600))
+		return packDir(t, dir)
+	}
+	n := startNode(t, cluster.Config{NodeID: "n0", BootstrapExpect: 1})
+	n.waitReady()
+	waitLevel(t, []*testNode{n})
+	block := filepath.Base(filepath.Dir(metas[0]))
+	require.Equal(t, []string{"block " + block + `: its series do not get the external labels {cluster="c", replica="a"} that Thanos has noted`},
+		n.take(with(`{"labels": {"replica": "a", "cluster": "c"}, "downsample": {"resolution": 0}}`)).Warnings)
+	require.Empty(t, n.take(with(`{"labels": {}}`)).Warnings)
+	require.Empty(t, n.take(with(`"something else"`)).Warnings)
+	require.Empty(t, n.take(blockOf(t, 0, 5)).Warnings)
 }
 
 // A node that is down during an import gets the blocks from another one when it comes to the entry, also in a second

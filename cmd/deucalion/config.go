@@ -33,6 +33,7 @@ type configuration struct {
 	file     *config.Config
 	logLevel string // of the runtime section; "" if the file does not set it
 	hash     string // of what all nodes should have alike: the file and those that it names
+	sum      string // tells whether the files have changed; "" without --config.auto-reload
 }
 
 // loadConfig reads and checks the configuration file with all files that it names.
@@ -42,6 +43,9 @@ func loadConfig(o *options, parse parser.Parser, logger *slog.Logger) (*configur
 		path = "" // the default name, and no such file: the built-in defaults
 	}
 	c := &configuration{}
+	if o.autoReload {
+		c.sum = o.checksum(logger) // first: what changes from now on is found
+	}
 	var err error
 	if path == "" {
 		c.file, err = config.Load("", logger)
@@ -67,6 +71,15 @@ func loadConfig(o *options, parse parser.Parser, logger *slog.Logger) (*configur
 	}
 	c.hash, err = hashFiles(path, slices.Concat(c.file.RuleFiles, c.file.ScrapeConfigFiles))
 	return c, err
+}
+
+// checksum is of the configuration file and the files that it names, or "" if they cannot be read.
+func (o *options) checksum(logger *slog.Logger) string {
+	s, err := config.GenerateChecksum(o.configFile)
+	if err != nil {
+		logger.Error("Cannot tell whether the configuration has changed", "err", err)
+	}
+	return s
 }
 
 // ownLogLevel is the level that the file itself sets, which the library does not tell from its default.

@@ -11,7 +11,10 @@ import (
 	"strings"
 
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/template"
+	"github.com/prometheus/prometheus/util/features"
 )
 
 // featureSet is what --enable-feature has switched on.
@@ -92,4 +95,31 @@ func (f featureSet) parser() parser.Parser {
 		EnableExtendedRangeSelectors: f.has("promql-extended-range-selectors"),
 		EnableBinopFillModifiers:     f.has("promql-binop-fill-modifiers"),
 	})
+}
+
+// featureRegistry is what /api/v1/features shows of the process, its storage and rules. The engine, scraping and the API
+// add theirs; the manager of rules does too, but only on the node that evaluates them.
+func (o *options) featureRegistry() features.Collector {
+	r := features.NewRegistry()
+	r.Enable(features.Prometheus, "server_mode")
+	r.Disable(features.Prometheus, "agent_mode")
+	r.Enable(features.Prometheus, labels.ImplementationName)
+	r.Set(features.Prometheus, "auto_reload_config", o.autoReload)
+	for _, name := range []string{"exemplar_storage", "isolation", "native_histograms"} {
+		r.Enable(features.TSDB, name)
+	}
+	for _, name := range []string{"delayed_compaction", "histograms_st_encoding", "st_storage", "use_uncached_io", "xor2_encoding"} {
+		r.Disable(features.TSDB, name)
+	}
+	for _, name := range []string{"ui_v2", "ui_v3"} { // there is a page of our own
+		r.Disable(features.UI, name)
+	}
+	r.Set(features.Rules, "concurrent_rule_eval", o.features.has("concurrent-rule-eval"))
+	r.Enable(features.Rules, "keep_firing_for")
+	r.Enable(features.Rules, "query_offset")
+	if o.features.has("st-synthesis") {
+		r.Enable(features.Scrape, "st-synthesis")
+	}
+	template.RegisterFeatures(r)
+	return r
 }

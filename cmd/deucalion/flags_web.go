@@ -65,6 +65,6 @@ func (n *node) serveWeb(o *options, c *api.Config) {
 	c.Consoles = api.ConsoleOptions{Templates: o.web.consoleTemplates, Libraries: o.web.consoleLibraries}
 	c.UserAssets = o.web.userAssets
 	c.PageTitle = o.web.pageTitle
-	c.MaxNotificationSubscribers = o.web.maxNotifications
+	c.Notifications = n.notices
 	c.LookbackDelta = time.Duration(o.lookback)
 }

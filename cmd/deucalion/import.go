@@ -48,6 +48,9 @@ func runImport(ctx context.Context, args []string, stdout, stderr io.Writer) int
 		fmt.Fprintf(stderr, "Error importing blocks: %s\n", err)
 		return 1
 	}
+	for _, w := range report.Warnings {
+		fmt.Fprintf(stderr, "warning: %s\n", w)
+	}
 	for _, b := range report.Blocks {
 		fmt.Fprintf(stdout, "%s  %s to %s  %d series  %d samples\n", b.ULID, readable(b.MinTime), readable(b.MaxTime), b.Series, b.Samples)
 	}

@@ -27,7 +27,7 @@ func TestImportCommand(t *testing.T) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 		require.NoError(t, os.WriteFile(file, []byte(name), 0o644))
 	}
-	const good = `{"status":"success","data":{"index":9,"blocks":[{"ulid":"X","min_time":0,"max_time":1000,"series":2,"samples":30}],"samples":30,"duplicates":4}}`
+	const good = `{"status":"success","data":{"index":9,"blocks":[{"ulid":"X","min_time":0,"max_time":1000,"series":2,"samples":30}],"samples":30,"duplicates":4,"warnings":["block X: beware"]}}`
 	status, answer, got := 200, good, []string{}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = nil
@@ -54,6 +54,7 @@ func TestImportCommand(t *testing.T) {
 	out, code := call(dir)
 	require.Zero(t, code, out)
 	require.Contains(t, out, "sent 100% of")
+	require.Contains(t, out, "warning: block X: beware\n")
 	require.Contains(t, out, "X  1970-01-01T00:00:00Z to 1970-01-01T00:00:01Z  2 series  30 samples")
 	require.Contains(t, out, "imported at log index 9: 30 samples, of them 4 were there already")
 	var want []string

@@ -17,13 +17,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/notifications"
 )
 
 // reloader keeps the configuration in force and brings a new one to all who live by it.
 type reloader struct {
-	opts   *options
-	parse  parser.Parser
-	logger *slog.Logger
+	opts    *options
+	parse   parser.Parser
+	notices *notifications.Notifications
+	logger  *slog.Logger
 
 	current atomic.Pointer[configuration]
 	status  atomic.Pointer[reloadStatus]
@@ -33,7 +35,7 @@ type reloader struct {
 
 	mu    sync.Mutex // protects the following and is held over a reload
 	parts []part
-	told  func(ok bool) // of each reload, or nil
+	sum   string // checksum of what was last applied without an error
 }
 
 // reloadStatus tells of the newest reload.
@@ -48,10 +50,10 @@ type part struct {
 	apply func(*config.Config) error
 }
 
-func newReloader(o *options, parse parser.Parser, first *configuration, logger *slog.Logger, reg prometheus.Registerer) *reloader {
+func newReloader(o *options, parse parser.Parser, first *configuration, notices *notifications.Notifications, logger *slog.Logger, reg prometheus.Registerer) *reloader {
 	f := promauto.With(reg)
 	r := &reloader{
-		opts: o, parse: parse, logger: logger,
+		opts: o, parse: parse, notices: notices, logger: logger,
 		loaded: f.NewGauge(prometheus.GaugeOpts{
 			Name: "prometheus_config_last_reload_successful",
 			Help: "Whether the last configuration reload attempt was successful.",
@@ -79,6 +81,15 @@ func (r *reloader) last() (ok bool, at time.Time) {
 // config is the configuration in force.
 func (r *reloader) config() *configuration { return r.current.Load() }
 
+// showHash tells the hash of the configuration in force in a metric and to the other nodes, also when a part has refused
+// it: the rest lives by it.
+func (r *reloader) showHash(others func(hash string)) {
+	hash := r.config().hash
+	r.hash.Reset()
+	r.hash.WithLabelValues(hash).Set(1)
+	others(hash)
+}
+
 // add makes apply part of every reload, and of first. Parts are applied in the order in which they were added.
 func (r *reloader) add(name string, apply func(*config.Config) error) {
 	r.mu.Lock()
@@ -95,19 +106,23 @@ func (r *reloader) first() error {
 
 // reload reads the file again. On an error before anything is applied the old configuration stays in force as a whole;
 // a part that refuses the new one keeps its old, as in Prometheus.
-func (r *reloader) reload() (err error) {
+func (r *reloader) reload() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.reloadLocked()
+}
+
+func (r *reloader) reloadLocked() (err error) {
 	r.logger.Info("Loading configuration file", "filename", r.opts.configFile)
 	defer func() {
-		if err != nil {
-			r.loaded.Set(0)
-			r.status.Store(&reloadStatus{at: r.status.Load().at})
-			r.logger.Error("Error reloading config", "err", err)
+		if err == nil {
+			r.notices.DeleteNotification(notifications.ConfigurationUnsuccessful)
+			return
 		}
-		if r.told != nil {
-			r.told(err == nil)
-		}
+		r.loaded.Set(0)
+		r.status.Store(&reloadStatus{at: r.status.Load().at})
+		r.notices.AddNotification(notifications.ConfigurationUnsuccessful)
+		r.logger.Error("Error reloading config", "err", err)
 	}()
 	c, err := loadConfig(r.opts, r.parse, r.logger)
 	if err != nil {
@@ -132,8 +147,7 @@ func (r *reloader) applyLocked(c *configuration) error {
 	r.loaded.Set(1)
 	r.status.Store(&reloadStatus{ok: true, at: time.Now().UTC()})
 	r.at.SetToCurrentTime()
-	r.hash.Reset()
-	r.hash.WithLabelValues(c.hash).Set(1)
+	r.sum = c.sum
 	r.logger.Info("Completed loading of configuration file", "filename", r.opts.configFile, "hash", c.hash, "duration", time.Since(start))
 	return nil
 }
@@ -145,14 +159,6 @@ func (r *reloader) watch(ctx context.Context) {
 	}
 	interval := max(time.Duration(r.opts.autoReloadInterval), time.Second)
 	r.logger.Info("Automatic configuration file reloading enabled", "interval", interval)
-	sum := func() string {
-		s, err := config.GenerateChecksum(r.opts.configFile)
-		if err != nil {
-			r.logger.Error("Cannot tell whether the configuration has changed", "err", err)
-		}
-		return s
-	}
-	last := sum()
 	t := time.NewTicker(interval)
 	defer t.Stop()
 	for {
@@ -161,15 +167,19 @@ func (r *reloader) watch(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		now := sum()
-		if now == "" || now == last {
-			continue
-		}
-		r.logger.Info("Configuration file change detected, reloading the configuration")
-		if r.reload() == nil {
-			last = now
-		}
+		r.reloadIfChanged()
 	}
+}
+
+// reloadIfChanged reloads if the files are not those in force. Those that do not load are tried again each time.
+func (r *reloader) reloadIfChanged() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := r.opts.checksum(r.logger); now == "" || now == r.sum {
+		return
+	}
+	r.logger.Info("Configuration file change detected, reloading the configuration")
+	_ = r.reloadLocked() // it has logged the error
 }
 
 // watchConfig reloads on SIGHUP and when the files have changed, until the returned function is called, which waits for

@@ -95,6 +95,7 @@ func serve(ctx context.Context, opts *options, conf *configuration, logger *slog
 	case err := <-n.served:
 		return errors.Join(fmt.Errorf("serve HTTP: %w", err), n.stop())
 	}
+	n.notices.AddNotification(shuttingDown)
 	stopped := make(chan error, 1)
 	go func() {
 		unwatch()

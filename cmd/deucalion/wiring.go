@@ -15,11 +15,11 @@ import (
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/features"
+	"github.com/prometheus/prometheus/util/notifications"
 
 	"github.com/deucaliondb/deucalion/api"
 	"github.com/deucaliondb/deucalion/cluster"
@@ -41,6 +41,7 @@ type node struct {
 	scraper   *monitor.Scraper
 	reader    *monitor.RemoteReader // this node's state and the remote_read stores
 	config    *reloader
+	notices   *notifications.Notifications // what /api/v1/notifications shows
 	server    *server
 	quit      chan struct{} // closed when a request asks for the end
 
@@ -56,7 +57,9 @@ type node struct {
 func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, err error) {
 	n := &node{logger: logger, fatal: make(chan error, 1), served: make(chan error, 1), registry: newRegistry(), quit: make(chan struct{})}
 	parse := o.features.parser()
-	n.config = newReloader(o, parse, conf, logger, n.registry)
+	n.notices = notifications.NewNotifications(o.web.maxNotifications, n.registry)
+	n.notices.AddNotification(startingUp)
+	n.config = newReloader(o, parse, conf, n.notices, logger, n.registry)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.stop())
@@ -88,13 +91,14 @@ func startNode(o *options, conf *configuration, logger *slog.Logger) (_ *node, e
 	}
 	n.config.add("runtime", func(*config.Config) error { return n.config.config().applyRuntime(o) })
 	n.config.add("hash", func(*config.Config) error {
-		n.cluster.SetAttribute(cluster.AttributeConfigHash, n.config.config().hash)
+		n.config.showHash(func(hash string) { n.cluster.SetAttribute(cluster.AttributeConfigHash, hash) })
 		return nil
 	})
 	n.startTracing()
 	if err := n.config.first(); err != nil {
 		return nil, err
 	}
+	n.awaitStart()
 	n.server.start(handler, time.Duration(o.readTimeout), n.served)
 	return n, nil
 }
@@ -179,10 +183,7 @@ func (n *node) newHandler(o *options, parse parser.Parser) (http.Handler, error)
 	if err != nil {
 		return nil, fmt.Errorf("could not compile CORS regex string %q: %w", o.corsOrigin, err)
 	}
-	known := features.NewRegistry()
-	known.Enable(features.Prometheus, "server_mode")
-	known.Enable(features.Prometheus, labels.ImplementationName)
-	known.Set(features.Prometheus, "auto_reload_config", o.autoReload)
+	known := o.featureRegistry()
 	engine, err := n.newEngine(o, parse, known)
 	if err != nil {
 		return nil, err

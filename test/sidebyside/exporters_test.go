@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,7 +20,8 @@ import (
 // exporters are what both servers scrape. Their values are functions of the time or constant, so that it does not
 // matter who asks first.
 type exporters struct {
-	plain, rich, text, broken string // host:port
+	plain, rich, text, broken string       // host:port
+	ended                     *atomic.Bool // whether short_lived has
 }
 
 func startExporters(t *testing.T) exporters {
@@ -30,10 +32,12 @@ func startExporters(t *testing.T) exporters {
 		t.Cleanup(s.Close)
 		return strings.TrimPrefix(s.URL, "http://")
 	}
+	ended := &atomic.Bool{}
 	return exporters{
+		ended: ended,
 		plain: serve(plain(began)),
 		rich:  serve(rich()),
-		text:  serve(text(began)),
+		text:  serve(text(ended)),
 		broken: serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "broken", http.StatusInternalServerError)
 		})),
@@ -72,14 +76,14 @@ func rich() http.Handler {
 }
 
 // text is written by hand: labels that clash with the target's, timestamps, UTF-8 names, and a series that comes and goes.
-func text(began time.Time) http.Handler {
+func text(ended *atomic.Bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; escaping=allow-utf-8")
 		fmt.Fprint(w, "# HELP clash_total Has labels that a target has.\n# TYPE clash_total counter\n")
 		fmt.Fprint(w, `clash_total{job="mine",instance="here"} 7`, "\n")
 		fmt.Fprint(w, "# TYPE untyped_thing untyped\nuntyped_thing{path=\"a\\\"b\"} NaN\n")
 		fmt.Fprint(w, "# TYPE \"with.dots\" gauge\n{\"with.dots\",\"label.dots\"=\"x\"} 1\n")
-		if time.Since(began) < 15*time.Second {
+		if !ended.Load() {
 			fmt.Fprint(w, "# TYPE short_lived gauge\nshort_lived 1\n")
 		}
 	})

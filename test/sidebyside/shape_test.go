@@ -24,6 +24,19 @@ func shape(raw []byte, path string) (map[string]bool, error) {
 	return out, nil
 }
 
+// shapeOfLines takes the JSON values of all lines together.
+func shapeOfLines(raw []byte, path string) (map[string]bool, error) {
+	out := map[string]bool{}
+	for line := range strings.Lines(string(raw)) {
+		of, err := shape([]byte(line), path)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(out, of)
+	}
+	return out, nil
+}
+
 // dataKeys are objects whose keys are data, by their place.
 var dataKeys = []string{"labels", "discoveredLabels", "metric", "alertLabels", "annotations", "seriesLabels", "target"}
 

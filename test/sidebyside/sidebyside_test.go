@@ -53,20 +53,24 @@ func TestSideBySide(t *testing.T) {
 		length, err = time.ParseDuration(s)
 		require.NoError(t, err, "DEUCALION_SIDEBYSIDE_TIME")
 	}
-	file := writeConfig(t, startExporters(t))
+	bin := buildStock(t) // may take minutes
+	targets := startExporters(t)
+	file := writeConfig(t, targets)
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
 	dir := filepath.Dir(file)
 	stock := harness.Stock(t, local.StockOptions{
-		Bin: buildStock(t), Dir: dir, Data: filepath.Join(t.TempDir(), "data"), Config: string(text),
-		Flags: []string{"--enable-feature=exemplar-storage", "--web.enable-admin-api", "--web.enable-remote-write-receiver"},
+		Bin: bin, Dir: dir, Data: filepath.Join(t.TempDir(), "data"), Config: string(text),
+		Flags: []string{"--enable-feature=exemplar-storage,search-api", "--web.enable-admin-api", "--web.enable-remote-write-receiver"},
 	})
-	c := harness.New(t, "--config.file="+file)
+	c := harness.New(t, "--config.file="+file, "--enable-feature=search-api")
 	s := &pair{t: t, stock: stock.Client(), nodes: harness.Clients(t, c.Nodes)}
 	t.Cleanup(s.stock.Close)
 
 	s.compareFlags()
 	end := time.Now().Add(length)
+	s.await("a series that ends", s.all(`count(short_lived) == 2`))
+	targets.ended.Store(true)
 	s.await("series of both", s.compareSeries)
 	s.await("rules", s.compareRules)
 	s.await("alerts", s.compareAlerts)
@@ -124,6 +128,22 @@ func (s *pair) same(ctx context.Context, of func(context.Context, *client.Client
 		}
 	}
 	return nil
+}
+
+// all tells whether an expression gives something on both.
+func (s *pair) all(expr string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		for _, c := range append([]*client.Client{s.stock}, s.nodes...) {
+			res, err := c.Query(ctx, expr, time.Now().UnixMilli())
+			if err != nil {
+				return err
+			}
+			if len(res.Series) == 0 {
+				return fmt.Errorf("%w: not everyone has %s", errDiffers, expr)
+			}
+		}
+		return nil
+	}
 }
 
 func (s *pair) compareSeries(ctx context.Context) error {
@@ -281,14 +301,18 @@ func (r request) compare(want, got *client.Response) error {
 	if kind(want) != kind(got) {
 		return fmt.Errorf("%w: content type %q, stock has %q", errDiffers, kind(got), kind(want))
 	}
-	if !strings.HasPrefix(kind(want), "application/json") {
+	read := shape
+	switch {
+	case strings.HasPrefix(kind(want), "application/x-ndjson"):
+		read = shapeOfLines
+	case !strings.HasPrefix(kind(want), "application/json"):
 		return nil
 	}
-	a, err := shape(want.Body, r.path)
+	a, err := read(want.Body, r.path)
 	if err != nil {
 		return err
 	}
-	b, err := shape(got.Body, r.path)
+	b, err := read(got.Body, r.path)
 	if err != nil {
 		return err
 	}
