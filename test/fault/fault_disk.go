@@ -85,39 +85,61 @@ func takeRoom(path string, leave int64) error {
 
 func slowSync(ctx context.Context, n *Nemesis, node *Node) error {
 	delay := 50 + n.rng.IntN(450)
-	return node.inject(ctx, fmt.Sprintf("delay_enter=%d", delay*1000), func() {
+	_, err := node.inject(ctx, fmt.Sprintf("delay_enter=%d", delay*1000), func() {
 		n.hold(ctx, 2*time.Second, 6*time.Second)
 	})
+	return err
 }
+
+// endTimeout is how long a node whose disk is broken may live: a write deadline of 5 s and an end, on a machine that has no time.
+const endTimeout = 30 * time.Second
 
 // hangSync lets no fsync of a node come to its end for longer than it may wait: it must give up, and end.
 func hangSync(ctx context.Context, _ *Nemesis, node *Node) error {
-	return node.inject(ctx, "delay_enter=12000000", func() { node.awaitEnd(ctx, 9*time.Second) })
+	return node.endBy(ctx, fmt.Sprintf("delay_enter=%d", (2*endTimeout).Microseconds()))
 }
 
 // failSync breaks every fsync of a node. What it has written since the last good one may be lost, so it must end and
 // acknowledge none of it.
 func failSync(ctx context.Context, _ *Nemesis, node *Node) error {
-	return node.inject(ctx, "error=EIO", func() { node.awaitEnd(ctx, 4*time.Second) })
+	return node.endBy(ctx, "error=EIO")
 }
 
-// awaitEnd waits until the process has ended, or timeout is over.
-func (n *Node) awaitEnd(ctx context.Context, timeout time.Duration) {
+// errLives is a node that goes on with a disk on which it cannot.
+var errLives = errors.New("lives on")
+
+// endBy does something to every fsync of a node until it has ended. The load makes every node write its log all the time; one that
+// has not called fsync may live.
+func (n *Node) endBy(ctx context.Context, what string) error {
 	pid := n.PID()
-	for end := time.Now().Add(timeout); time.Now().Before(end) && ctx.Err() == nil && n.PID() == pid; {
-		pause(ctx, 50*time.Millisecond)
+	calls, err := n.inject(ctx, what, func() {
+		for end := time.Now().Add(endTimeout); time.Now().Before(end) && ctx.Err() == nil && n.PID() == pid; {
+			pause(ctx, 50*time.Millisecond)
+		}
+	})
+	if err == nil && ctx.Err() == nil && calls > 0 && n.PID() == pid {
+		return fmt.Errorf("%s: %w after %d calls of fsync with %s", n.Name, errLives, calls, what)
 	}
+	return err
 }
 
-// inject does something to every fsync of a node's process while during runs.
-func (n *Node) inject(ctx context.Context, what string, during func()) error {
+// inject does something to every fsync of a node's process while during runs, and counts them.
+func (n *Node) inject(ctx context.Context, what string, during func()) (calls int, err error) {
 	pid := n.PID()
 	if pid == 0 {
-		return nil
+		return 0, nil
+	}
+	trace, err := os.CreateTemp("", "deucalion-strace-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(trace.Name())
+	if err := trace.Close(); err != nil {
+		return 0, err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	cmd := exec.CommandContext(ctx, "strace", "-f", "-qqq", "-o", "/dev/null", "-p", fmt.Sprint(pid),
+	cmd := exec.CommandContext(ctx, "strace", "-f", "-qqq", "-o", trace.Name(), "-p", fmt.Sprint(pid),
 		"-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:"+what)
 	var message strings.Builder
 	cmd.Stderr = &message
@@ -126,7 +148,7 @@ func (n *Node) inject(ctx context.Context, what string, during func()) error {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
-		return err
+		return 0, err
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
@@ -134,13 +156,14 @@ func (n *Node) inject(ctx context.Context, what string, during func()) error {
 	select {
 	case err := <-done:
 		if n.PID() == pid {
-			return fmt.Errorf("strace: ended too early: %w: %s", err, message.String())
+			return 0, fmt.Errorf("strace: ended too early: %w: %s", err, message.String())
 		}
 	default:
 		stop()
 		<-done
 	}
-	return nil
+	text, err := os.ReadFile(trace.Name())
+	return strings.Count(string(text), "sync("), err
 }
 
 // wipe takes a node its disk: all that it had comes back from the others.

@@ -94,6 +94,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	end := time.Now().Add(o.Time)
 	for !r.done(end) {
 		if err := r.epoch(ctx, end); err != nil {
+			for _, p := range o.Parts { // their goroutines end; what they find does not count any more
+				p.Finish(ctx)
+			}
 			return nil, err
 		}
 	}
@@ -153,7 +156,7 @@ func (r *run) write(book *ledger.Ledger) (writers []*ledger.Writers, release fun
 		}
 	}
 	load := ledger.Load{
-		Targets: targets, Writers: ledgerWriters - 1, Series: ledgerSeries, Floats: r.Floats, Samples: ledgerSamples,
+		Targets: targets, Balancer: r.System.Balancer, Writers: ledgerWriters - 1, Series: ledgerSeries, Floats: r.Floats, Samples: ledgerSamples,
 		Interval: ledgerInterval, Acked: r.gaps.Writes.Mark, Seed: r.Seed,
 	}
 	late := load
