@@ -23,6 +23,7 @@ const (
 	registerWrites  = 300              // to a register before the next: porcupine's cost grows with them
 	registerTry     = 20               // attempts of one write
 	registerTimeout = 2 * time.Second  // of one attempt, and of a read
+	balancedTimeout = 5 * time.Second  // of a read through the balancer, which may first have to leave a node out
 	registerAhead   = 60 * time.Second // of a register's base: the time at which it is read
 	// maxStaleness is what StalenessFlag says.
 	maxStaleness = 2 * time.Second
@@ -51,6 +52,7 @@ type Registers struct {
 	old      []*register // whose history is not judged yet
 	count    int
 	counts   RegisterCounts
+	failed   string // why the newest read through the balancer was not answered
 	findings []string
 }
 
@@ -263,12 +265,17 @@ func (r *Registers) bounded(ctx context.Context, _ int, rng *rand.Rand) {
 	if rng.IntN(2) == 0 {
 		c = r.any(rng)
 	}
-	got, err := r.read(ctx, reg, c, nil)
+	timeout := registerTimeout
+	if c == r.balanced {
+		timeout = balancedTimeout
+	}
+	got, err := r.readWithin(ctx, timeout, reg, c, nil)
 	if err != nil {
 		r.note(func(n *RegisterCounts) {
 			n.Unanswered++
 			if c == r.balanced && ctx.Err() == nil {
 				n.BalancerErrs++
+				r.failed = err.Error()
 			}
 		})
 		return
@@ -284,9 +291,13 @@ func (r *Registers) bounded(ctx context.Context, _ int, rng *rand.Rand) {
 
 var errAnswer = errors.New("unexpected answer")
 
-// read gives the value of a register, 0 before the first write.
 func (r *Registers) read(ctx context.Context, reg *register, c *client.Client, header http.Header) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	return r.readWithin(ctx, registerTimeout, reg, c, header)
+}
+
+// readWithin gives the value of a register, 0 before the first write.
+func (r *Registers) readWithin(ctx context.Context, timeout time.Duration, reg *register, c *client.Client, header http.Header) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	params := url.Values{
 		"query": {fmt.Sprintf(`fault_register{n="%d",run="%s"}`, reg.number, r.number)},

@@ -123,7 +123,7 @@ func (r *run) epoch(ctx context.Context, end time.Time) error {
 		if r.done(end) || ctx.Err() != nil {
 			break
 		}
-		r.round(ctx, book)
+		r.round(ctx, book, registers)
 	}
 	for _, w := range writers {
 		w.Finish()
@@ -169,12 +169,13 @@ func (r *run) write(book *ledger.Ledger) (writers []*ledger.Writers, release fun
 }
 
 // round does one fault, heals it, and waits until writes go on.
-func (r *run) round(ctx context.Context, book *ledger.Ledger) {
+func (r *run) round(ctx context.Context, book *ledger.Ledger, registers *Registers) {
 	f := r.nemesis.Next()
 	for _, g := range r.gaps.all() {
 		g.Take()
 	}
 	sent, acked := book.Samples()
+	failed, _ := registers.Failed()
 	round := Round{Fault: f.Name, Begin: time.Now()}
 	what, err := f.Do(ctx, r.nemesis)
 	round.Detail = what
@@ -193,6 +194,10 @@ func (r *run) round(ctx context.Context, book *ledger.Ledger) {
 	round.Writes, round.Reads, round.Linear = r.gaps.Writes.Take(), r.gaps.Reads.Take(), r.gaps.Linear.Take()
 	sentNow, ackedNow := book.Samples()
 	round.Sent, round.Acked = sentNow-sent, ackedNow-acked
+	round.Spared = r.nemesis.spared
+	if n, why := registers.Failed(); n > failed {
+		round.Failed, round.Why = n-failed, why
+	}
 	r.report.Rounds = append(r.report.Rounds, round)
 	r.Logf("%4d %s (%s): %s", len(r.report.Rounds), f.Name, what, round)
 }
