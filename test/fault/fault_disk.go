@@ -91,8 +91,12 @@ func slowSync(ctx context.Context, n *Nemesis, node *Node) error {
 	return err
 }
 
-// endTimeout is how long a node whose disk is broken may live: a write deadline of 5 s and an end, on a machine that has no time.
-const endTimeout = 30 * time.Second
+const (
+	// endTimeout is how long a node whose disk is broken may live: a write deadline of 5 s and an end, on a machine without time.
+	endTimeout = 20 * time.Second
+	// endGrace is how long the end itself may take once nobody traces the process any more.
+	endGrace = 15 * time.Second
+)
 
 // hangSync lets no fsync of a node come to its end for longer than it may wait: it must give up, and end.
 func hangSync(ctx context.Context, _ *Nemesis, node *Node) error {
@@ -112,15 +116,26 @@ var errLives = errors.New("lives on")
 // has not called fsync may live.
 func (n *Node) endBy(ctx context.Context, what string) error {
 	pid := n.PID()
-	calls, err := n.inject(ctx, what, func() {
-		for end := time.Now().Add(endTimeout); time.Now().Before(end) && ctx.Err() == nil && n.PID() == pid; {
-			pause(ctx, 50*time.Millisecond)
-		}
-	})
+	calls, err := n.inject(ctx, what, func() { until(ctx, endTimeout, func() bool { return n.PID() != pid || ending(pid) }) })
+	until(ctx, endGrace, func() bool { return n.PID() != pid })
 	if err == nil && ctx.Err() == nil && calls > 0 && n.PID() == pid {
 		return fmt.Errorf("%s: %w after %d calls of fsync with %s", n.Name, errLives, calls, what)
 	}
 	return err
+}
+
+// until waits until something is so, or timeout is over.
+func until(ctx context.Context, timeout time.Duration, so func() bool) {
+	for end := time.Now().Add(timeout); time.Now().Before(end) && ctx.Err() == nil && !so(); {
+		pause(ctx, 50*time.Millisecond)
+	}
+}
+
+// ending tells whether a process has called exit: strace keeps it until the delay of a call of another thread is over.
+func ending(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, found := strings.Cut(string(text), ") ")
+	return err != nil || found && strings.HasPrefix(state, "Z")
 }
 
 // inject does something to every fsync of a node's process while during runs, and counts them.

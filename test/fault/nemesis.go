@@ -48,8 +48,6 @@ type Nemesis struct {
 	kind []Fault
 	deck []Fault
 	past bool // the first deck
-	// spared says that the fault under way is done to one follower alone.
-	spared bool
 }
 
 // NewNemesis returns a nemesis that does those of the faults which the system can have.
@@ -82,7 +80,6 @@ func (n *Nemesis) Next() Fault {
 		n.past = true
 		n.rng.Shuffle(len(n.deck), func(i, j int) { n.deck[i], n.deck[j] = n.deck[j], n.deck[i] })
 	}
-	n.spared = false
 	f := n.deck[0]
 	n.deck = n.deck[1:]
 	return f
@@ -165,7 +162,6 @@ func (n *Nemesis) victim(ctx context.Context) (*Node, error) {
 	if n.rng.IntN(2) == 0 {
 		return leader, nil
 	}
-	n.spared = true
 	return followers[0], nil
 }
 

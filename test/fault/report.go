@@ -50,7 +50,6 @@ type Round struct {
 	Writes   time.Duration `json:"write_gap_ns"`
 	Reads    time.Duration `json:"read_gap_ns"`
 	Linear   time.Duration `json:"linearizable_read_gap_ns"`
-	Spared   bool          `json:"one_follower"` // it was done to one follower alone
 	// Failed are the reads through the balancer that were not answered, Why is the error of the newest.
 	Failed int    `json:"failed_balanced_reads"`
 	Why    string `json:"why,omitempty"`
@@ -60,9 +59,6 @@ type Round struct {
 func (r Round) String() string {
 	text := fmt.Sprintf("%d of %d samples acknowledged, no write for %s, no read for %s, no linearizable read for %s, well %s after the fault",
 		r.Acked, r.Sent, short(r.Writes), short(r.Reads), short(r.Linear), short(r.Recovery))
-	if r.Spared {
-		text += ", the leader was spared"
-	}
 	if r.Failed > 0 {
 		text += fmt.Sprintf(", %d reads through the balancer failed, the last with %s", r.Failed, r.Why)
 	}

@@ -81,6 +81,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := starter.Heal(ctx); err != nil {
 		return nil, err
 	}
+	if err := o.System.awaitBalancer(ctx); err != nil {
+		return nil, err
+	}
 	var err error
 	if r.nemesis, err = NewNemesis(o.System, o.Kinds, o.Seed); err != nil {
 		return nil, err
@@ -194,7 +197,6 @@ func (r *run) round(ctx context.Context, book *ledger.Ledger, registers *Registe
 	round.Writes, round.Reads, round.Linear = r.gaps.Writes.Take(), r.gaps.Reads.Take(), r.gaps.Linear.Take()
 	sentNow, ackedNow := book.Samples()
 	round.Sent, round.Acked = sentNow-sent, ackedNow-acked
-	round.Spared = r.nemesis.spared
 	if n, why := registers.Failed(); n > failed {
 		round.Failed, round.Why = n-failed, why
 	}

@@ -4,7 +4,11 @@
 package fault
 
 import (
+	"context"
+	"fmt"
+
 	"github.com/deucaliondb/deucalion/test/client"
+	"github.com/deucaliondb/deucalion/test/local"
 )
 
 // System is the servers of a run and what stands before them.
@@ -61,6 +65,25 @@ type Process interface {
 	Running() bool
 	// PID is its process id, as this process sees it; 0 if it does not run.
 	PID() int
+}
+
+// awaitBalancer waits until the balancer has found one of the nodes that are ready.
+func (s *System) awaitBalancer(ctx context.Context) error {
+	if s.Balancer == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	cl := client.New(s.Balancer)
+	defer cl.Close()
+	err := local.Poll(ctx, func(ctx context.Context) error {
+		_, err := cl.Get(ctx, "/-/ready", nil)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("balancer: %w", err)
+	}
+	return nil
 }
 
 // Client returns a new client of the node.
