@@ -114,26 +114,58 @@ var errLives = errors.New("lives on")
 // endBy does something to every fsync of a node until it has ended, as it must: the load makes every node write its log all the time.
 func (n *Node) endBy(ctx context.Context, what string) error {
 	pid := n.PID()
-	err := n.inject(ctx, what, func() { until(ctx, endTimeout, func() bool { return n.PID() != pid || ending(pid) }) })
-	until(ctx, endGrace, func() bool { return n.PID() != pid })
-	if err == nil && ctx.Err() == nil && pid != 0 && n.PID() == pid {
+	if pid == 0 {
+		return nil
+	}
+	gone, inARow := func() bool { return n.PID() != pid }, 0
+	var ended bool
+	err := n.inject(ctx, what, func() {
+		ended = until(ctx, endTimeout, func() bool {
+			if inARow++; !exiting(pid) {
+				inARow = 0
+			}
+			return inARow == 3 || gone()
+		})
+	})
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if !ended || !until(ctx, endGrace, gone) {
 		return fmt.Errorf("%s: %w, its fsync with %s", n.Name, errLives, what)
 	}
-	return err
+	return nil
 }
 
 // until waits until something is so, or timeout is over.
-func until(ctx context.Context, timeout time.Duration, so func() bool) {
-	for end := time.Now().Add(timeout); time.Now().Before(end) && ctx.Err() == nil && !so(); {
+func until(ctx context.Context, timeout time.Duration, so func() bool) bool {
+	end := time.Now().Add(timeout)
+	for !so() {
+		if time.Now().After(end) || ctx.Err() != nil {
+			return false
+		}
 		pause(ctx, 50*time.Millisecond)
 	}
+	return true
 }
 
-// ending tells whether a process has called exit: strace keeps it until the delay of a call of another thread is over.
-func ending(pid int) bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, state, found := strings.Cut(string(text), ") ")
-	return err != nil || found && strings.HasPrefix(state, "Z")
+// exiting tells whether a process has called exit, and all that is left of it are threads that are dead or that strace holds: it
+// does so with one in a call that it delays, until the delay is over.
+func exiting(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false
+	}
+	for _, file := range threads {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) { // dead since
+			continue
+		}
+		_, state, _ := strings.Cut(string(text), ") ")
+		if err != nil || state == "" || !strings.Contains("tZX", state[:1]) {
+			return false
+		}
+	}
+	return true
 }
 
 // inject does something to every fsync of a node's process while during runs.
