@@ -4,11 +4,16 @@
 package fault
 
 import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -52,4 +57,20 @@ func TestSignalOfAnEndedProcess(t *testing.T) {
 	require.NoError(t, cmd.Run())
 	n := &Node{Process: ended{pid: cmd.Process.Pid}}
 	require.NoError(t, n.signal(syscall.SIGCONT))
+}
+
+// No fault begins before the balancer has taken all nodes up again.
+func TestAwaitBalancer(t *testing.T) {
+	calls, nodes := 0, 2
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Deucalion-Node", fmt.Sprintf("n%d", calls%nodes))
+		calls++
+	}))
+	defer srv.Close()
+	s := &System{Cluster: true, Balancer: srv.URL, Nodes: make([]*Node, 3)}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	require.ErrorContains(t, s.awaitBalancer(ctx), "[n0 n1]")
+	nodes = 3
+	require.NoError(t, s.awaitBalancer(t.Context()))
 }

@@ -78,13 +78,13 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	r := &run{Options: o, report: newReport(o)}
 	starter := Nemesis{System: o.System}
-	if err := starter.Heal(ctx); err != nil {
+	err := starter.Heal(ctx)
+	if err == nil {
+		err = o.System.awaitBalancer(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err := o.System.awaitBalancer(ctx); err != nil {
-		return nil, err
-	}
-	var err error
 	if r.nemesis, err = NewNemesis(o.System, o.Kinds, o.Seed); err != nil {
 		return nil, err
 	}
@@ -173,6 +173,10 @@ func (r *run) write(book *ledger.Ledger) (writers []*ledger.Writers, release fun
 
 // round does one fault, heals it, and waits until writes go on.
 func (r *run) round(ctx context.Context, book *ledger.Ledger, registers *Registers) {
+	if err := r.System.awaitBalancer(ctx); err != nil {
+		r.report.find(err.Error())
+		return
+	}
 	f := r.nemesis.Next()
 	for _, g := range r.gaps.all() {
 		g.Take()

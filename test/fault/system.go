@@ -5,7 +5,10 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/deucaliondb/deucalion/test/client"
 	"github.com/deucaliondb/deucalion/test/local"
@@ -67,24 +70,34 @@ type Process interface {
 	PID() int
 }
 
-// awaitBalancer waits until the balancer has found one of the nodes that are ready.
+// awaitBalancer waits until the balancer sends to all nodes, which are ready: it finds that out some time after they are. Of servers that
+// do not name themselves in their answers one is enough.
 func (s *System) awaitBalancer(ctx context.Context) error {
 	if s.Balancer == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	cl := client.New(s.Balancer)
+	cl := client.New(s.Balancer).At(client.Local)
 	defer cl.Close()
+	seen := map[string]bool{}
 	err := local.Poll(ctx, func(ctx context.Context) error {
-		_, err := cl.Get(ctx, "/-/ready", nil)
-		return err
+		resp, err := cl.Get(ctx, "/api/v1/query?query=1", nil)
+		if err != nil {
+			return err
+		}
+		if seen[resp.Header.Get("X-Deucalion-Node")] = true; s.Cluster && len(seen) < len(s.Nodes) {
+			return errLeftOut
+		}
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("balancer: %w", err)
+		return fmt.Errorf("balancer: it sends to %v: %w", slices.Sorted(maps.Keys(seen)), err)
 	}
 	return nil
 }
+
+var errLeftOut = errors.New("a node is left out")
 
 // Client returns a new client of the node.
 func (n *Node) Client() *client.Client { return client.New(n.URL) }
