@@ -10,7 +10,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 # The fault suite: a leader and followers are cut off for nearly 5 s each, which the seed gives.
-faults='DEUCALION_FAULT_ONLY=^node.cut.off,DEUCALION_FAULT_SEED=3111,DEUCALION_FAULT_FAULTS=4,DEUCALION_FAULT_SECONDS=120,DEUCALION_FAULT_NET=99'
+faults='DEUCALION_FAULT_ONLY=^node.cut.off,DEUCALION_FAULT_SEED=3111,DEUCALION_FAULT_FAULTS=4,DEUCALION_FAULT_SECONDS=100,DEUCALION_FAULT_NET=99'
 
 # defect, package, tests, environment of the suite (by commas)
 plants="
