@@ -9,6 +9,7 @@ package plant
 const (
 	AckBeforeCommit     = false // ack-before-commit: a write is acknowledged when it is handed to Raft
 	StaleLinearizable   = false // stale-linearizable: a follower takes its own applied index for a read index
+	IgnoreStaleness     = false // ignore-staleness: a read of level bounded is answered whatever the age of the node's state
 	UnconfirmedLeader   = false // unconfirmed-leader: a leader gives read indexes without asking a majority
 	PublishEarly        = false // publish-early: an index counts as applied before its entries are
 	HeartbeatFastPath   = false // heartbeat-fast-path: Raft handles heartbeats beside its main loop (raft#695)

@@ -17,6 +17,7 @@ var chosen = os.Getenv("DEUCALION_PLANT")
 var (
 	AckBeforeCommit     = chosen == "ack-before-commit"
 	StaleLinearizable   = chosen == "stale-linearizable"
+	IgnoreStaleness     = chosen == "ignore-staleness"
 	UnconfirmedLeader   = chosen == "unconfirmed-leader"
 	PublishEarly        = chosen == "publish-early"
 	HeartbeatFastPath   = chosen == "heartbeat-fast-path"
@@ -38,7 +39,7 @@ func init() {
 	any := []bool{
 		AckBeforeCommit, StaleLinearizable, UnconfirmedLeader, PublishEarly, HeartbeatFastPath, SkipLogFsync, ApplyTwice,
 		LoseDeleteAtFlush, LoseDeleteAtMerge, ForgetOutOfOrder, StaleSeriesRef, IgnoreChecksum, RestoreKeepsTables,
-		ForgetMissedDeletes, VoteWithoutMemory, BlindDigest, IgnoreLogChecksum,
+		ForgetMissedDeletes, VoteWithoutMemory, BlindDigest, IgnoreLogChecksum, IgnoreStaleness,
 	}
 	if chosen != "" && !slices.Contains(any, true) {
 		fmt.Fprintf(os.Stderr, "DEUCALION_PLANT: no defect %q\n", chosen)

@@ -138,9 +138,10 @@ func TestComposeFaults(t *testing.T) {
 	requireEngine(t)
 	c := startCompose(t, fault.ComposeOptions{
 		Config: config, Rules: "groups: []",
-		Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB", fault.WorkloadFlag},
+		Flags: []string{"--web.enable-admin-api", "--storage.min-free=64MiB", fault.WorkloadFlag, fault.StalenessFlag},
 	})
-	w, err := fault.NewWorkload(c.system, nil, 1)
+	o := options(t, c.system)
+	w, err := fault.NewWorkload(c.system, nil, o.Seed)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
 	require.NoError(t, c.Configure(config+w.Sections("/etc/prometheus/rules/fault.yml"), w.Alerts.Rules()))
@@ -151,7 +152,6 @@ func TestComposeFaults(t *testing.T) {
 		require.NoError(t, err)
 		cl.Close()
 	}
-	o := options(t, c.system)
 	o.Parts = w.Parts()
 	o.Floor = min(o.Floor, 0.1) // the engine takes its time to start a container, and a fault lasts as long
 	r, err := fault.Run(t.Context(), o)

@@ -90,23 +90,82 @@ func slowSync(ctx context.Context, n *Nemesis, node *Node) error {
 	})
 }
 
+const (
+	// endTimeout is how long a node whose disk is broken may live: a write deadline of 5 s and an end, on a machine without time.
+	endTimeout = 20 * time.Second
+	// endGrace is how long the end itself may take once nobody traces the process any more.
+	endGrace = 15 * time.Second
+)
+
 // hangSync lets no fsync of a node come to its end for longer than it may wait: it must give up, and end.
 func hangSync(ctx context.Context, _ *Nemesis, node *Node) error {
-	return node.inject(ctx, "delay_enter=12000000", func() { node.awaitEnd(ctx, 9*time.Second) })
+	return node.endBy(ctx, fmt.Sprintf("delay_enter=%d", (2*endTimeout).Microseconds()))
 }
 
 // failSync breaks every fsync of a node. What it has written since the last good one may be lost, so it must end and
 // acknowledge none of it.
 func failSync(ctx context.Context, _ *Nemesis, node *Node) error {
-	return node.inject(ctx, "error=EIO", func() { node.awaitEnd(ctx, 4*time.Second) })
+	return node.endBy(ctx, "error=EIO")
 }
 
-// awaitEnd waits until the process has ended, or timeout is over.
-func (n *Node) awaitEnd(ctx context.Context, timeout time.Duration) {
+// errLives is a node that goes on with a disk on which it cannot.
+var errLives = errors.New("lives on")
+
+// endBy does something to every fsync of a node until it has ended, as it must: the load makes every node write its log all the time.
+func (n *Node) endBy(ctx context.Context, what string) error {
 	pid := n.PID()
-	for end := time.Now().Add(timeout); time.Now().Before(end) && ctx.Err() == nil && n.PID() == pid; {
+	if pid == 0 {
+		return nil
+	}
+	gone, inARow := func() bool { return n.PID() != pid }, 0
+	var ended bool
+	err := n.inject(ctx, what, func() {
+		ended = until(ctx, endTimeout, func() bool {
+			if inARow++; !exiting(pid) {
+				inARow = 0
+			}
+			return inARow == 3 || gone()
+		})
+	})
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if !ended || !until(ctx, endGrace, gone) {
+		return fmt.Errorf("%s: %w, its fsync with %s", n.Name, errLives, what)
+	}
+	return nil
+}
+
+// until waits until something is so, or timeout is over.
+func until(ctx context.Context, timeout time.Duration, so func() bool) bool {
+	end := time.Now().Add(timeout)
+	for !so() {
+		if time.Now().After(end) || ctx.Err() != nil {
+			return false
+		}
 		pause(ctx, 50*time.Millisecond)
 	}
+	return true
+}
+
+// exiting tells whether a process has called exit, and all that is left of it are threads that are dead or that strace holds: it
+// does so with one in a call that it delays, until the delay is over.
+func exiting(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false
+	}
+	for _, file := range threads {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) { // dead since
+			continue
+		}
+		_, state, _ := strings.Cut(string(text), ") ")
+		if err != nil || state == "" || !strings.Contains("tZX", state[:1]) {
+			return false
+		}
+	}
+	return true
 }
 
 // inject does something to every fsync of a node's process while during runs.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -121,22 +122,24 @@ func (n *Node) drop(peer *Node, share float64, chains ...chain) error {
 	return nil
 }
 
-// flush empties a node's packet filter. A node that has no network any more has none either.
-func (n *Node) flush() error {
-	if !n.Running() {
-		return nil
-	}
-	return n.inside("iptables", "-w", "-F")
-}
+// flush empties a node's packet filter, whether its process runs or not: a network namespace outlives it.
+func (n *Node) flush() error { return n.inside("iptables", "-w", "-F") }
 
-// inside runs a program in a node's network.
+// inside runs a program in a node's network. A container's network is gone when its process has ended, by itself perhaps and at any
+// moment, and with it all that was to be done or undone in it.
 func (n *Node) inside(args ...string) error {
 	enter, err := n.Enter()
+	if errors.Is(err, errNotRunning) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.Name, err)
 	}
-	all := append(enter, args...)
+	all := slices.Concat(enter, args)
 	if out, err := exec.Command(all[0], all[1:]...).CombinedOutput(); err != nil {
+		if now, gone := n.Enter(); gone != nil || !slices.Equal(now, enter) {
+			return nil
+		}
 		return fmt.Errorf("%s: %s: %w: %s", n.Name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil

@@ -103,7 +103,10 @@ func (n *Node) signal(sig syscall.Signal) error {
 	if pid == 0 {
 		return nil
 	}
-	return syscall.Kill(pid, sig)
+	if err := syscall.Kill(pid, sig); !errors.Is(err, syscall.ESRCH) { // it may have ended meanwhile
+		return err
+	}
+	return nil
 }
 
 func stop(ctx context.Context, n *Nemesis, node *Node) error {

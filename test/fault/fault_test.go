@@ -62,10 +62,10 @@ func TestNamespaces(t *testing.T) {
 	reports, errs := make([]*fault.Report, clusters), make([]error, clusters)
 	var wg sync.WaitGroup
 	for i := range clusters {
-		s, w := namespaces(t, net+i)
 		o := first
-		o.System, o.Parts = &s.System, w.Parts()
 		o.Seed += uint64(i)
+		s, w := namespaces(t, net+i, o.Seed)
+		o.System, o.Parts = &s.System, w.Parts()
 		if clusters > 1 {
 			o.Logf = func(format string, args ...any) { t.Logf(fmt.Sprintf("cluster %d: ", i+1)+format, args...) }
 		}

@@ -24,6 +24,8 @@ const (
 	alertWrite = 10 * time.Second
 	// maxAlerts bounds the memory of a run: a day of one alert every five seconds.
 	maxAlerts = 20000
+	// alertHold is the shortest time that an alert lasts.
+	alertHold = 20 * time.Second
 	// alertShift is by how much the starts of an alert may differ: a leader that has no time for the evaluation at which an alert
 	// fires, fires it at the next one, and the leader after it works out when it should have been.
 	alertShift = 5 * time.Second
@@ -40,8 +42,9 @@ type Alerts struct {
 	// up to twice as long. Hold must be several times the servers' --rules.alert.resend-delay: a notification may get lost. All fields
 	// are set before Run.
 	Every, Hold time.Duration
-	// Outage is the time without an acknowledged write that is taken for a time of doubt: rules were not evaluated either, and the servers
-	// take alerts up again only within a minute.
+	// Outage is the time without an acknowledged write that is taken for a time of doubt: rules were not evaluated either. It is less
+	// than Hold, by the time that an alert needs to fire: one that was begun just before an outage of Hold is over with the first write
+	// after it, and need never have fired.
 	Outage time.Duration
 
 	web *webServer
@@ -86,7 +89,7 @@ type AlertsSummary struct {
 
 // NewAlerts listens on an IP address.
 func NewAlerts(listen string) (*Alerts, error) {
-	a := &Alerts{Every: 5 * time.Second, Hold: 20 * time.Second, Outage: 45 * time.Second, unknown: lineList{limit: 10}}
+	a := &Alerts{Every: 5 * time.Second, Hold: alertHold, Outage: alertHold - 5*time.Second, unknown: lineList{limit: 10}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/v2/alerts", a.receive)
 	var err error

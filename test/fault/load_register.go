@@ -23,10 +23,15 @@ const (
 	registerWrites  = 300              // to a register before the next: porcupine's cost grows with them
 	registerTry     = 20               // attempts of one write
 	registerTimeout = 2 * time.Second  // of one attempt, and of a read
+	balancedTimeout = 5 * time.Second  // of a read through the balancer, which may first have to leave a node out
 	registerAhead   = 60 * time.Second // of a register's base: the time at which it is read
-	// maxStaleness is the default of --query.max-staleness.
-	maxStaleness = 10 * time.Second
+	// maxStaleness is what StalenessFlag says.
+	maxStaleness = 2 * time.Second
 )
+
+// StalenessFlag is for the nodes: most faults last longer than this, so a node that answers with an older state shows. Few last
+// as long as the default of 10 s.
+const StalenessFlag = "--query.max-staleness=2s"
 
 // Registers writes to series and reads them, and keeps the history of it. A series is a register that only grows: the
 // k-th write puts the value k at the k-th millisecond after a base, and a read gives the last sample. So a read
@@ -47,6 +52,7 @@ type Registers struct {
 	old      []*register // whose history is not judged yet
 	count    int
 	counts   RegisterCounts
+	failed   string // why the newest read through the balancer was not answered
 	findings []string
 }
 
@@ -130,6 +136,18 @@ func (r *Registers) inUse() *register {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.current
+}
+
+// telling is the newest register that an old answer shows in, and what was acknowledged of it at the time t: of one that was begun
+// after that any answer will do.
+func (r *Registers) telling(t int64) (*register, int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if acked := r.current.ackedAt(t); acked > 0 || len(r.old) == 0 {
+		return r.current, acked
+	}
+	last := r.old[len(r.old)-1]
+	return last, last.ackedAt(t)
 }
 
 // note books under the lock.
@@ -235,24 +253,29 @@ func (r *Registers) local(ctx context.Context, rng *rand.Rand) {
 	}
 }
 
-// bounded reads at the default level: mostly through the balancer.
+// bounded reads at the default level: mostly through the balancer, which leaves out a node that is behind. So it is nodes asked
+// without it that must refuse by themselves.
 func (r *Registers) bounded(ctx context.Context, _ int, rng *rand.Rand) {
 	if rng.IntN(8) == 0 {
 		r.local(ctx, rng)
 		return
 	}
-	reg := r.inUse()
-	acked := reg.ackedAt(r.now() - maxStaleness.Nanoseconds())
+	reg, acked := r.telling(r.now() - maxStaleness.Nanoseconds())
 	c := r.balanced
-	if rng.IntN(4) == 0 {
+	if rng.IntN(2) == 0 {
 		c = r.any(rng)
 	}
-	got, err := r.read(ctx, reg, c, nil)
+	timeout := registerTimeout
+	if c == r.balanced {
+		timeout = balancedTimeout
+	}
+	got, err := r.readWithin(ctx, timeout, reg, c, nil)
 	if err != nil {
 		r.note(func(n *RegisterCounts) {
 			n.Unanswered++
 			if c == r.balanced && ctx.Err() == nil {
 				n.BalancerErrs++
+				r.failed = err.Error()
 			}
 		})
 		return
@@ -268,9 +291,13 @@ func (r *Registers) bounded(ctx context.Context, _ int, rng *rand.Rand) {
 
 var errAnswer = errors.New("unexpected answer")
 
-// read gives the value of a register, 0 before the first write.
 func (r *Registers) read(ctx context.Context, reg *register, c *client.Client, header http.Header) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	return r.readWithin(ctx, registerTimeout, reg, c, header)
+}
+
+// readWithin gives the value of a register, 0 before the first write.
+func (r *Registers) readWithin(ctx context.Context, timeout time.Duration, reg *register, c *client.Client, header http.Header) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	params := url.Values{
 		"query": {fmt.Sprintf(`fault_register{n="%d",run="%s"}`, reg.number, r.number)},

@@ -54,7 +54,7 @@ storage: {tsdb: {out_of_order_time_window: 30m}}
 `
 
 // namespaces lays out a system whose end is the test's, and a workload for it.
-func namespaces(t *testing.T, number int) (*fault.Namespaces, *fault.Workload) {
+func namespaces(t *testing.T, number int, seed uint64) (*fault.Namespaces, *fault.Workload) {
 	t.Helper()
 	if err := netns.Check(); err != nil && os.Getenv("DEUCALION_FAULT_REQUIRED") != "1" {
 		t.Skip(err)
@@ -63,7 +63,7 @@ func namespaces(t *testing.T, number int) (*fault.Namespaces, *fault.Workload) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "prometheus.yml")
 	s, err := fault.NewNamespaces(t.Context(), fault.NamespacesOptions{
-		Bin: bin, Dir: dir, Number: number, Clock: clock, Flags: []string{"--config.file=" + file, fault.WorkloadFlag},
+		Bin: bin, Dir: dir, Number: number, Clock: clock, Flags: []string{"--config.file=" + file, fault.WorkloadFlag, fault.StalenessFlag},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -78,13 +78,13 @@ func namespaces(t *testing.T, number int) (*fault.Namespaces, *fault.Workload) {
 			t.Error(err)
 		}
 	})
-	return s, workload(t, &s.System, nil, func(text string) error { return os.WriteFile(file, []byte(config+text), 0o644) })
+	return s, workload(t, &s.System, seed, func(text string) error { return os.WriteFile(file, []byte(config+text), 0o644) })
 }
 
 // workload makes one whose configuration is written by configure.
-func workload(t *testing.T, s *fault.System, readers []fault.Reader, configure func(text string) error) *fault.Workload {
+func workload(t *testing.T, s *fault.System, seed uint64, configure func(text string) error) *fault.Workload {
 	t.Helper()
-	w, err := fault.NewWorkload(s, readers, 1)
+	w, err := fault.NewWorkload(s, nil, seed)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if err := w.Close(); err != nil {

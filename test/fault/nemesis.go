@@ -47,6 +47,7 @@ type Nemesis struct {
 	rng  *rand.Rand
 	kind []Fault
 	deck []Fault
+	past bool // the first deck
 }
 
 // NewNemesis returns a nemesis that does those of the faults which the system can have.
@@ -63,14 +64,20 @@ func NewNemesis(s *System, faults []Fault, seed uint64) (*Nemesis, error) {
 	return n, nil
 }
 
-// Next is the fault that comes next: the kinds come as cards from a deck that is shuffled when it is at its end.
+// Next is the fault that comes next: the kinds come as cards from a deck that is shuffled when it is at its end. The first deck has
+// one card of each kind, so that a short run has them all.
 func (n *Nemesis) Next() Fault {
 	if len(n.deck) == 0 {
 		for _, f := range n.kind {
-			for range f.Weight {
+			cards := 1
+			if n.past {
+				cards = f.Weight
+			}
+			for range cards {
 				n.deck = append(n.deck, f)
 			}
 		}
+		n.past = true
 		n.rng.Shuffle(len(n.deck), func(i, j int) { n.deck[i], n.deck[j] = n.deck[j], n.deck[i] })
 	}
 	f := n.deck[0]

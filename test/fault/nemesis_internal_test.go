@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A seed gives the same faults in the same order, all of a deck come before any comes again more often than its weight.
+// A seed gives the same faults in the same order. Each kind comes once at first, then all of a deck come before any comes again more
+// often than its weight.
 func TestDeck(t *testing.T) {
 	s := &System{Nodes: []*Node{{}}}
 	kinds := []Fault{
@@ -20,7 +21,7 @@ func TestDeck(t *testing.T) {
 	draw := func(seed uint64) (out []string) {
 		n, err := NewNemesis(s, kinds, seed)
 		require.NoError(t, err)
-		for range 40 {
+		for range 42 {
 			out = append(out, n.Next().Name)
 		}
 		return out
@@ -28,7 +29,8 @@ func TestDeck(t *testing.T) {
 	first := draw(1)
 	require.Equal(t, first, draw(1))
 	require.NotEqual(t, first, draw(2))
-	for deck := 0; deck < 40; deck += 4 {
+	require.ElementsMatch(t, []string{"a", "b"}, first[:2])
+	for deck := 2; deck < 42; deck += 4 {
 		require.ElementsMatch(t, []string{"a", "a", "a", "b"}, first[deck:deck+4])
 	}
 	_, err := NewNemesis(s, kinds[2:], 1)

@@ -127,6 +127,13 @@ func (r *Registers) Judge() []string {
 	return r.findings
 }
 
+// Failed counts the reads through the balancer that were not answered, and tells why the newest was not.
+func (r *Registers) Failed() (n int, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.counts.BalancerErrs, r.failed
+}
+
 // Counts tells what has happened so far.
 func (r *Registers) Counts() RegisterCounts {
 	r.mu.Lock()

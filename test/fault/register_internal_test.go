@@ -81,3 +81,22 @@ func TestAckedAt(t *testing.T) {
 		require.Equal(t, want, g.ackedAt(at), at)
 	}
 }
+
+// A register that is too young to tell of an old answer is not read for one.
+func TestTelling(t *testing.T) {
+	first, second := &register{number: 1}, &register{number: 2}
+	r := &Registers{current: first}
+	requireTold := func(number int, acked, at int64) {
+		t.Helper()
+		g, got := r.telling(at)
+		require.Equal(t, []int64{int64(number), acked}, []int64{int64(g.number), got})
+	}
+	requireTold(1, 0, 100)
+	first.written(0, 9, 0, 10)
+	requireTold(1, 9, 100)
+	r.old, r.current = []*register{first}, second
+	requireTold(1, 9, 100)
+	second.written(0, 3, 100, 110)
+	requireTold(1, 9, 100)
+	requireTold(2, 3, 110)
+}

@@ -50,12 +50,19 @@ type Round struct {
 	Writes   time.Duration `json:"write_gap_ns"`
 	Reads    time.Duration `json:"read_gap_ns"`
 	Linear   time.Duration `json:"linearizable_read_gap_ns"`
+	// Failed are the reads through the balancer that were not answered, Why is the error of the newest.
+	Failed int    `json:"failed_balanced_reads"`
+	Why    string `json:"why,omitempty"`
 }
 
 // String is the round for a log.
 func (r Round) String() string {
-	return fmt.Sprintf("%d of %d samples acknowledged, no write for %s, no read for %s, no linearizable read for %s, well %s after the fault",
+	text := fmt.Sprintf("%d of %d samples acknowledged, no write for %s, no read for %s, no linearizable read for %s, well %s after the fault",
 		r.Acked, r.Sent, short(r.Writes), short(r.Reads), short(r.Linear), short(r.Recovery))
+	if r.Failed > 0 {
+		text += fmt.Sprintf(", %d reads through the balancer failed, the last with %s", r.Failed, r.Why)
+	}
+	return text
 }
 
 // Row sums up the rounds of a kind of fault.
@@ -70,6 +77,7 @@ type Row struct {
 	Writes   time.Duration `json:"longest_write_gap_ns"`
 	Reads    time.Duration `json:"longest_read_gap_ns"`
 	Linear   time.Duration `json:"longest_linearizable_read_gap_ns"`
+	Failed   int           `json:"failed_balanced_reads"`
 	Recovery time.Duration `json:"longest_recovery_ns"`
 }
 
@@ -179,6 +187,7 @@ func sum(name string, rounds []Round) Row {
 		row.Acked += one.Acked
 		row.Lost += one.Lost
 		row.Ghosts += one.Ghosts
+		row.Failed += one.Failed
 		row.Writes, row.Reads = max(row.Writes, one.Writes), max(row.Reads, one.Reads)
 		row.Linear, row.Recovery = max(row.Linear, one.Linear), max(row.Recovery, one.Recovery)
 		writes = append(writes, one.Writes)
@@ -193,15 +202,15 @@ func (r *Report) Markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, seed %d, %s: %d faults in %s under load, %d samples sent, %d acknowledged (%.0f %% of what was offered), %d lost, %d ghosts.\n\n",
 		r.System, r.Seed, r.Date.Format(time.DateOnly), len(r.Rounds), (time.Duration(r.Seconds) * time.Second).String(), r.Sent, r.Acked, 100*r.Share(), r.Lost, r.Ghosts)
-	fmt.Fprintf(&b, "Registers: %d writes, %d linearizable reads, %d bounded and %d local reads, %d reads of one's own write, %d operations accepted by porcupine. Digests of all nodes compared and equal: %d times.\n",
-		r.Registers.Writes, r.Registers.Linearizable, r.Registers.Bounded, r.Registers.Local, r.Registers.MinIndex, r.Registers.Judged, r.Digests)
+	fmt.Fprintf(&b, "Registers: %d writes, %d linearizable reads, %d bounded and %d local reads, %d reads of one's own write, %d reads through the balancer failed, %d operations accepted by porcupine. Digests of all nodes compared and equal: %d times.\n",
+		r.Registers.Writes, r.Registers.Linearizable, r.Registers.Bounded, r.Registers.Local, r.Registers.MinIndex, r.Registers.BalancerErrs, r.Registers.Judged, r.Digests)
 	for _, p := range r.Parts {
 		fmt.Fprintln(&b, p)
 	}
-	b.WriteString("\n| fault | rounds | samples sent | acknowledged | lost | ghosts | median write gap | longest write gap | longest read gap | longest linearizable read gap | well again after |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("\n| fault | rounds | samples sent | acknowledged | lost | ghosts | median write gap | longest write gap | longest read gap | longest linearizable read gap | failed reads through the balancer | well again after |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, k := range r.Kinds {
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %s | %s | %s | %s | %s |\n", k.Fault, k.Rounds, k.Sent, k.Acked, k.Lost, k.Ghosts,
-			tenths(k.Median), tenths(k.Writes), tenths(k.Reads), tenths(k.Linear), tenths(k.Recovery))
+		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %s | %s | %s | %s | %d | %s |\n", k.Fault, k.Rounds, k.Sent, k.Acked, k.Lost, k.Ghosts,
+			tenths(k.Median), tenths(k.Writes), tenths(k.Reads), tenths(k.Linear), k.Failed, tenths(k.Recovery))
 	}
 	if len(r.Findings) > 0 {
 		b.WriteString("\nFindings:\n\n")

@@ -21,7 +21,7 @@ func sampleReport() *Report {
 	r.Rounds = []Round{
 		{Fault: "kill -9", Begin: at(0), End: at(5), Sent: 10, Acked: 10, Writes: time.Second},
 		{Fault: "disk full", Begin: at(6), End: at(9), Sent: 20, Acked: 19, Writes: 2 * time.Second},
-		{Fault: "kill -9", Begin: at(10), End: at(15), Sent: 30, Acked: 30, Writes: 3 * time.Second},
+		{Fault: "kill -9", Begin: at(10), End: at(15), Sent: 30, Acked: 30, Writes: 3 * time.Second, Failed: 4, Why: "503"},
 	}
 	r.Offered, r.Sent, r.Acked = 100, 60, 59
 	return r
@@ -32,8 +32,10 @@ func TestReportSumsUp(t *testing.T) {
 	r.end(0.5)
 	require.True(t, r.Green())
 	require.Len(t, r.Kinds, 2)
-	require.Equal(t, Row{Fault: "kill -9", Rounds: 2, Sent: 40, Acked: 40, Median: 3 * time.Second, Writes: 3 * time.Second}, r.Kinds[0])
+	require.Equal(t, Row{Fault: "kill -9", Rounds: 2, Sent: 40, Acked: 40, Median: 3 * time.Second, Writes: 3 * time.Second, Failed: 4}, r.Kinds[0])
 	require.Contains(t, r.Markdown(), "| disk full | 1 | 20 | 19 | 0 | 0 | 2.0 s |")
+	require.Contains(t, r.Markdown(), "| kill -9 | 2 | 40 | 40 | 0 | 0 | 3.0 s | 3.0 s | 0.0 s | 0.0 s | 4 |")
+	require.Contains(t, r.Rounds[2].String(), "4 reads through the balancer failed, the last with 503")
 
 	dir := t.TempDir()
 	require.NoError(t, r.Write(dir, "x"))

@@ -78,10 +78,13 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	r := &run{Options: o, report: newReport(o)}
 	starter := Nemesis{System: o.System}
-	if err := starter.Heal(ctx); err != nil {
+	err := starter.Heal(ctx)
+	if err == nil {
+		err = o.System.awaitBalancer(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
-	var err error
 	if r.nemesis, err = NewNemesis(o.System, o.Kinds, o.Seed); err != nil {
 		return nil, err
 	}
@@ -94,6 +97,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	end := time.Now().Add(o.Time)
 	for !r.done(end) {
 		if err := r.epoch(ctx, end); err != nil {
+			for _, p := range o.Parts { // their goroutines end; what they find does not count any more
+				p.Finish(ctx)
+			}
 			return nil, err
 		}
 	}
@@ -120,7 +126,7 @@ func (r *run) epoch(ctx context.Context, end time.Time) error {
 		if r.done(end) || ctx.Err() != nil {
 			break
 		}
-		r.round(ctx, book)
+		r.round(ctx, book, registers)
 	}
 	for _, w := range writers {
 		w.Finish()
@@ -153,7 +159,7 @@ func (r *run) write(book *ledger.Ledger) (writers []*ledger.Writers, release fun
 		}
 	}
 	load := ledger.Load{
-		Targets: targets, Writers: ledgerWriters - 1, Series: ledgerSeries, Floats: r.Floats, Samples: ledgerSamples,
+		Targets: targets, Balancer: r.System.Balancer, Writers: ledgerWriters - 1, Series: ledgerSeries, Floats: r.Floats, Samples: ledgerSamples,
 		Interval: ledgerInterval, Acked: r.gaps.Writes.Mark, Seed: r.Seed,
 	}
 	late := load
@@ -166,12 +172,17 @@ func (r *run) write(book *ledger.Ledger) (writers []*ledger.Writers, release fun
 }
 
 // round does one fault, heals it, and waits until writes go on.
-func (r *run) round(ctx context.Context, book *ledger.Ledger) {
+func (r *run) round(ctx context.Context, book *ledger.Ledger, registers *Registers) {
+	if err := r.System.awaitBalancer(ctx); err != nil {
+		r.report.find(err.Error())
+		return
+	}
 	f := r.nemesis.Next()
 	for _, g := range r.gaps.all() {
 		g.Take()
 	}
 	sent, acked := book.Samples()
+	failed, _ := registers.Failed()
 	round := Round{Fault: f.Name, Begin: time.Now()}
 	what, err := f.Do(ctx, r.nemesis)
 	round.Detail = what
@@ -190,6 +201,9 @@ func (r *run) round(ctx context.Context, book *ledger.Ledger) {
 	round.Writes, round.Reads, round.Linear = r.gaps.Writes.Take(), r.gaps.Reads.Take(), r.gaps.Linear.Take()
 	sentNow, ackedNow := book.Samples()
 	round.Sent, round.Acked = sentNow-sent, ackedNow-acked
+	if n, why := registers.Failed(); n > failed {
+		round.Failed, round.Why = n-failed, why
+	}
 	r.report.Rounds = append(r.report.Rounds, round)
 	r.Logf("%4d %s (%s): %s", len(r.report.Rounds), f.Name, what, round)
 }

@@ -4,7 +4,14 @@
 package fault
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
 	"github.com/deucaliondb/deucalion/test/client"
+	"github.com/deucaliondb/deucalion/test/local"
 )
 
 // System is the servers of a run and what stands before them.
@@ -62,6 +69,35 @@ type Process interface {
 	// PID is its process id, as this process sees it; 0 if it does not run.
 	PID() int
 }
+
+// awaitBalancer waits until the balancer sends to all nodes, which are ready: it finds that out some time after they are. Of servers that
+// do not name themselves in their answers one is enough.
+func (s *System) awaitBalancer(ctx context.Context) error {
+	if s.Balancer == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	cl := client.New(s.Balancer).At(client.Local)
+	defer cl.Close()
+	seen := map[string]bool{}
+	err := local.Poll(ctx, func(ctx context.Context) error {
+		resp, err := cl.Get(ctx, "/api/v1/query?query=1", nil)
+		if err != nil {
+			return err
+		}
+		if seen[resp.Header.Get("X-Deucalion-Node")] = true; s.Cluster && len(seen) < len(s.Nodes) {
+			return errLeftOut
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("balancer: it sends to %v: %w", slices.Sorted(maps.Keys(seen)), err)
+	}
+	return nil
+}
+
+var errLeftOut = errors.New("a node is left out")
 
 // Client returns a new client of the node.
 func (n *Node) Client() *client.Client { return client.New(n.URL) }

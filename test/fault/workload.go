@@ -38,11 +38,12 @@ type Workload struct {
 	system  *System
 	readers []Reader
 	clients []*client.Client
+	rng     *rand.Rand // of write
 }
 
 // NewWorkload listens for the nodes of s. readers read what they hold; nil means by remote read.
 func NewWorkload(s *System, readers []Reader, seed uint64) (*Workload, error) {
-	w := &Workload{system: s, readers: readers}
+	w := &Workload{system: s, readers: readers, rng: rand.New(rand.NewPCG(seed, 0))}
 	for _, n := range s.Nodes {
 		w.clients = append(w.clients, n.Client())
 		if readers == nil {
@@ -96,11 +97,11 @@ func (w *Workload) Close() error {
 	return errors.Join(errs...)
 }
 
-// write tries random nodes until one acknowledges.
+// write tries random nodes until one acknowledges. There is one call of it at a time.
 func (w *Workload) write(ctx context.Context, series []prompb.TimeSeries) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err := w.clients[rand.IntN(len(w.clients))].Write(attempt, series)
+		err := w.clients[w.rng.IntN(len(w.clients))].Write(attempt, series)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err

@@ -74,13 +74,22 @@ func pointers(in []prompb.TimeSeries) []*prompb.TimeSeries {
 // written runs a load against a receiver until n requests are acknowledged.
 func written(t *testing.T, n int, status func(int) int) (*ledger.Ledger, client.Data) {
 	t.Helper()
+	return writtenTo(t, n, status, false)
+}
+
+func writtenTo(t *testing.T, n int, status func(int) int, balancer bool) (*ledger.Ledger, client.Data) {
+	t.Helper()
 	r := &receiver{data: client.Data{}, status: status}
 	srv := httptest.NewServer(r)
 	t.Cleanup(srv.Close)
 	l := ledger.New("test")
-	w := l.StartWriters(ledger.Load{
+	load := ledger.Load{
 		Targets: []*client.Client{client.New(srv.URL)}, Writers: 2, Series: 5, Samples: 3, Interval: time.Millisecond, Seed: 1,
-	})
+	}
+	if balancer {
+		load.Balancer = srv.URL
+	}
+	w := l.StartWriters(load)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	err := local.Poll(ctx, func(context.Context) error {
@@ -140,6 +149,20 @@ func TestRetryableAnswersAreNoFaults(t *testing.T) {
 	})
 	require.Empty(t, l.Faults())
 	require.Empty(t, l.Check(data, 10))
+}
+
+// A load balancer answers with 502 when a node dies; a node does not.
+func TestBadGatewayIsTheBalancers(t *testing.T) {
+	once := func(n int) int {
+		if n == 3 {
+			return http.StatusBadGateway
+		}
+		return http.StatusNoContent
+	}
+	l, _ := writtenTo(t, 10, once, true)
+	require.Empty(t, l.Faults())
+	l, _ = writtenTo(t, 10, once, false)
+	require.Len(t, l.Faults(), 1)
 }
 
 func TestOtherAnswersAreFaults(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 // Load says what StartWriters does.
 type Load struct {
 	Targets  []*client.Client // each attempt goes to a random one
+	Balancer string           // URL of those of the targets that are a load balancer; "": none is
 	Writers  int              // concurrent ones, each with series of its own
 	Series   int              // of each writer; every fifth is of histograms, unless Floats
 	Floats   bool
@@ -194,7 +195,7 @@ func (w *Writers) attempt(ctx context.Context, target *client.Client, b *batch) 
 	case resp.Status/100 == 2:
 		w.ledger.count(fmt.Sprint(resp.Status), "")
 		return true, 0
-	case retryable(resp.Status):
+	case w.retryable(target, resp.Status):
 		w.ledger.count(fmt.Sprint(resp.Status), "")
 		return false, retry
 	default:
@@ -203,8 +204,14 @@ func (w *Writers) attempt(ctx context.Context, target *client.Client, b *batch) 
 	}
 }
 
-// retryable statuses are 503, and what a load balancer answers when a node dies in the middle of its answer. No node gives
-// those itself.
-func retryable(status int) bool {
-	return status == http.StatusServiceUnavailable || status == http.StatusBadGateway || status == http.StatusGatewayTimeout
+// retryable statuses are 503, and those that a load balancer answers with when a node dies in the middle of its answer. A node
+// gives none of these itself.
+func (w *Writers) retryable(target *client.Client, status int) bool {
+	switch status {
+	case http.StatusServiceUnavailable:
+		return true
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		return w.load.Balancer != "" && target.URL == w.load.Balancer
+	}
+	return false
 }
