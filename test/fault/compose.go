@@ -33,8 +33,7 @@ type ComposeOptions struct {
 	Dir string
 	// Config is the Prometheus configuration of the nodes; "" leaves them the one of deploy/compose.
 	Config string
-	// Rules is a rule file of the nodes, /etc/prometheus/rules/fault.yml to them; "" is none. Those of deploy/prometheus
-	// lie beside it.
+	// Rules is a rule file of the nodes, /etc/prometheus/rules/fault.yml to them; it goes with a Config.
 	Rules string
 	// Flags are added to the command of each node.
 	Flags []string
@@ -52,13 +51,13 @@ type Compose struct {
 	ids     map[string]string // service -> container
 }
 
-// Configure puts other contents into the files that Config and Rules of the options have made; neither may have been "".
-// The nodes take them up at a reload.
+// Configure puts other files into the place of those that Config and Rules of the options have made, as editors do;
+// Config may not have been "". The nodes take them up at a reload.
 func (c *Compose) Configure(config, rules string) error {
-	// In place: what is mounted is the file, not its name.
+	dir := c.path("prometheus")
 	return errors.Join(
-		os.WriteFile(c.path("prometheus.yml"), []byte(config), 0o644),
-		os.WriteFile(filepath.Join(c.path("rules"), "fault.yml"), []byte(rules), 0o644),
+		replaceFile(filepath.Join(dir, "prometheus.yml"), config),
+		replaceFile(filepath.Join(dir, "rules", "fault.yml"), rules),
 	)
 }
 
