@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,9 +151,15 @@ func (c *Compose) Addr(ctx context.Context, service string) (string, error) {
 
 // Logs is the last lines of each container's output, at most n of each.
 func (c *Compose) Logs(n int) string {
+	ctx, cancel := context.WithTimeout(context.Background(), composeTimeout)
+	defer cancel()
+	ids, err := c.docker.containers(ctx) // they may be others than at the start
+	if err != nil {
+		return err.Error()
+	}
 	var out strings.Builder
-	for _, service := range c.services() {
-		text, err := c.docker.call("logs", "--tail", fmt.Sprint(n), c.ids[service])
+	for _, service := range slices.Sorted(maps.Keys(ids)) {
+		text, err := c.docker.call("logs", "--tail", fmt.Sprint(n), ids[service])
 		if err != nil {
 			text = err.Error()
 		}
