@@ -134,6 +134,7 @@ func TestKubernetesNodes(t *testing.T) {
 	require.Equal(t, "/-/ready", c.ReadinessProbe.HTTPGet.Path)
 	require.Equal(t, "/-/healthy", c.LivenessProbe.HTTPGet.Path)
 	require.Equal(t, "/-/healthy", c.StartupProbe.HTTPGet.Path)
+	require.NotNil(t, c.Lifecycle)
 	require.NotNil(t, c.Lifecycle.PreStop.Sleep, "clients come until the endpoints have changed; the image has no shell")
 	wait := c.Lifecycle.PreStop.Sleep.Seconds
 	require.GreaterOrEqual(t, wait, int64(c.ReadinessProbe.PeriodSeconds*c.ReadinessProbe.FailureThreshold))
