@@ -250,6 +250,10 @@ func (r *composeRun) reload(t *testing.T) {
 			_, err := cl.Post(ctx, "/-/reload", nil)
 			return err
 		})
+	}
+	for _, n := range r.system.Nodes {
+		cl := n.Client()
+		defer cl.Close()
 		harness.Await(t, time.Minute, "the rule", func(ctx context.Context) error { return requireResult(ctx, cl, "recorded == 43") })
 	}
 	for _, n := range r.system.Nodes {
