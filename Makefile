@@ -34,7 +34,7 @@ FUZZTIME                 ?= 10s
 BENCH_FLAGS              ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e faults faults-compose faults-peers kill crash alerts partitions plants sidebyside twin image image-root compose-test upgrade chart clean
+.PHONY: help build run cluster test race fuzz lint bench bench-restart bench-catchup e2e faults faults-compose faults-peers kill crash alerts partitions plants sidebyside twin image image-root compose-test upgrade chart root-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ cluster: build ## three nodes on loopback, HTTP 9090 9092 9094, data and logs in
 test: ## all tests, with a short kill loop
 	TMPDIR=$(UNITTMP) $(GO) test -timeout 25m $$($(UNIT))
 	$(GO) test -timeout 25m -p 1 ./test/...
+
+root-test: ## the tests that "make test" skips for all but root, as root
+	GO=$(GO) test/scripts/root.sh
 
 race: ## the tests of the packages under the race detector, shortened
 	TMPDIR=$(UNITTMP) $(GO) test -race -short -tags remove_all_sd -timeout 35m $$($(UNIT))
@@ -131,6 +134,7 @@ compose-test: ## deploy/compose in containers, Grafana apart; installs and start
 	test/scripts/debian-netns.sh
 	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 $(GO) test -timeout 20m -count 1 -v ./test/compose
 	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 $(GO) test -timeout 20m -count 1 -v -run Compose ./test/fault
+	test/scripts/with-docker.sh env DEUCALION_COMPOSE=1 $(GO) test -timeout 20m -count 1 -v -run '^TestComposeGuide$$' ./test/deploy
 
 upgrade: ## a cluster of the commit PREVIOUS is upgraded to this tree under load, node by node
 	test/scripts/upgrade.sh $(or $(PREVIOUS),$(error PREVIOUS names a commit))

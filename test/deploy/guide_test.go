@@ -21,6 +21,8 @@ import (
 
 const guideFile = "../../docs/getting-started.md"
 
+var shellBlock = regexp.MustCompile("(?ms)^( *)```sh\n(.*?)^ *```$")
+
 // guide reads the shell blocks of a section of the guide, and the commands that its sentences name.
 func guide(t *testing.T, section string) (blocks []string, named string) {
 	t.Helper()
@@ -31,8 +33,9 @@ func guide(t *testing.T, section string) (blocks []string, named string) {
 	if end := regexp.MustCompile(`(?m)^##+ `).FindStringIndex(rest); end != nil {
 		rest = rest[:end[0]]
 	}
-	for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(rest, -1) {
-		blocks = append(blocks, m[1])
+	for _, m := range shellBlock.FindAllStringSubmatch(rest, -1) {
+		indent := regexp.MustCompile("(?m)^" + m[1]) // in a list
+		blocks = append(blocks, indent.ReplaceAllString(m[2], ""))
 	}
 	return blocks, rest
 }
@@ -68,6 +71,8 @@ func TestOverlay(t *testing.T) {
 	image := named[*appsv1.StatefulSet](t, manifests(t), "").Spec.Template.Spec.Containers[0].Image
 	name, _, _ := strings.Cut(image, ":")
 	require.Equal(t, name, overlay.Images[0].Name)
+	require.Contains(t, text, "kubectl create namespace "+overlay.Namespace+"\n", "nothing else makes it")
+	require.Contains(t, text, "helm install deucalion deploy/helm --create-namespace --namespace "+overlay.Namespace+" ")
 	require.Contains(t, text, "--namespace "+overlay.Namespace+" rollout status statefulset/"+named[*appsv1.StatefulSet](t, manifests(t), "").Name)
 }
 

@@ -134,7 +134,11 @@ func TestKubernetesNodes(t *testing.T) {
 	require.Equal(t, "/-/ready", c.ReadinessProbe.HTTPGet.Path)
 	require.Equal(t, "/-/healthy", c.LivenessProbe.HTTPGet.Path)
 	require.Equal(t, "/-/healthy", c.StartupProbe.HTTPGet.Path)
-	require.GreaterOrEqual(t, *pod.Spec.TerminationGracePeriodSeconds, int64(100), "a graceful stop takes up to 90 s")
+	require.NotNil(t, c.Lifecycle)
+	require.NotNil(t, c.Lifecycle.PreStop.Sleep, "clients come until the endpoints have changed; the image has no shell")
+	wait := c.Lifecycle.PreStop.Sleep.Seconds
+	require.GreaterOrEqual(t, wait, int64(c.ReadinessProbe.PeriodSeconds*c.ReadinessProbe.FailureThreshold))
+	require.GreaterOrEqual(t, *pod.Spec.TerminationGracePeriodSeconds, wait+100, "a graceful stop takes up to 90 s")
 	require.True(t, *pod.Spec.SecurityContext.RunAsNonRoot)
 	require.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
 	require.Equal(t, set.Spec.VolumeClaimTemplates[0].Name, c.VolumeMounts[0].Name)

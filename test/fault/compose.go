@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,8 +35,7 @@ type ComposeOptions struct {
 	Dir string
 	// Config is the Prometheus configuration of the nodes; "" leaves them the one of deploy/compose.
 	Config string
-	// Rules is a rule file of the nodes, /etc/prometheus/rules/fault.yml to them; "" is none. Those of deploy/prometheus
-	// lie beside it.
+	// Rules is a rule file of the nodes, /etc/prometheus/rules/fault.yml to them; it goes with a Config.
 	Rules string
 	// Flags are added to the command of each node.
 	Flags []string
@@ -52,13 +53,13 @@ type Compose struct {
 	ids     map[string]string // service -> container
 }
 
-// Configure puts other contents into the files that Config and Rules of the options have made; neither may have been "".
-// The nodes take them up at a reload.
+// Configure puts other files into the place of those that Config and Rules of the options have made, as editors do;
+// Config may not have been "". The nodes take them up at a reload.
 func (c *Compose) Configure(config, rules string) error {
-	// In place: what is mounted is the file, not its name.
+	dir := c.path("prometheus")
 	return errors.Join(
-		os.WriteFile(c.path("prometheus.yml"), []byte(config), 0o644),
-		os.WriteFile(filepath.Join(c.path("rules"), "fault.yml"), []byte(rules), 0o644),
+		replaceFile(filepath.Join(dir, "prometheus.yml"), config),
+		replaceFile(filepath.Join(dir, "rules", "fault.yml"), rules),
 	)
 }
 
@@ -150,9 +151,15 @@ func (c *Compose) Addr(ctx context.Context, service string) (string, error) {
 
 // Logs is the last lines of each container's output, at most n of each.
 func (c *Compose) Logs(n int) string {
+	ctx, cancel := context.WithTimeout(context.Background(), composeTimeout)
+	defer cancel()
+	ids, err := c.docker.containers(ctx) // they may be others than at the start
+	if err != nil {
+		return err.Error()
+	}
 	var out strings.Builder
-	for _, service := range c.services() {
-		text, err := c.docker.call("logs", "--tail", fmt.Sprint(n), c.ids[service])
+	for _, service := range slices.Sorted(maps.Keys(ids)) {
+		text, err := c.docker.call("logs", "--tail", fmt.Sprint(n), ids[service])
 		if err != nil {
 			text = err.Error()
 		}

@@ -58,11 +58,17 @@ func (d docker) call(args ...string) (string, error) {
 	return d.run(ctx, "docker", args...)
 }
 
-func (d docker) compose(ctx context.Context, args ...string) (string, error) {
+// program is how Compose is called here.
+func (d docker) program() []string {
 	if _, err := exec.LookPath("docker-compose"); err == nil {
-		return d.run(ctx, "docker-compose", args...)
+		return []string{"docker-compose"}
 	}
-	return d.run(ctx, "docker", append([]string{"compose"}, args...)...)
+	return []string{"docker", "compose"}
+}
+
+func (d docker) compose(ctx context.Context, args ...string) (string, error) {
+	all := append(d.program(), args...)
+	return d.run(ctx, all[0], all[1:]...)
 }
 
 // containers finds those of the project, by service.

@@ -130,24 +130,19 @@ func (c *Compose) write(ctx context.Context) error {
 
 // writeMounts writes the options' configuration and rules, and returns the volumes that take the place of the user's.
 func (c *Compose) writeMounts() (volumes []string, err error) {
-	if c.o.Config != "" {
-		if err := os.WriteFile(c.path("prometheus.yml"), []byte(c.o.Config), 0o644); err != nil {
-			return nil, err
-		}
-		volumes = append(volumes, c.path("prometheus.yml")+":/etc/prometheus/prometheus.yml:ro")
+	if c.o.Config == "" {
+		return nil, nil
 	}
-	if c.o.Rules != "" {
-		rules := c.path("rules")
-		if err := os.RemoveAll(rules); err != nil {
-			return nil, err
-		}
-		if err := os.CopyFS(rules, os.DirFS(filepath.Join(c.root, "deploy", "prometheus"))); err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(filepath.Join(rules, "fault.yml"), []byte(c.o.Rules), 0o644); err != nil {
-			return nil, err
-		}
-		volumes = append(volumes, rules+":/etc/prometheus/rules:ro")
+	if err := os.MkdirAll(filepath.Join(c.path("prometheus"), "rules"), 0o755); err != nil {
+		return nil, err
 	}
-	return volumes, nil
+	return []string{c.path("prometheus") + ":/etc/prometheus:ro"}, c.Configure(c.o.Config, c.o.Rules)
+}
+
+// replaceFile makes path a new file, which whoever has the old one open does not see.
+func replaceFile(path, content string) error {
+	if err := os.WriteFile(path+".new", []byte(content), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }

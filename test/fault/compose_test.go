@@ -5,22 +5,17 @@ package fault_test
 
 import (
 	"context"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/prometheus/prompb"
 	"github.com/stretchr/testify/require"
 
 	"github.com/deucaliondb/deucalion/test/client"
@@ -107,6 +102,7 @@ func TestComposeSystem(t *testing.T) {
 		{"surroundings", r.surroundings},
 		{"options", r.options},
 		{"kill", r.kill},
+		{"reload", r.reload},
 		{"crash", r.crash},
 		{"crash loop", r.crashLoop},
 		{"pause", r.pause},
@@ -233,36 +229,69 @@ func (r *composeRun) kill(t *testing.T) {
 	n := r.system.Nodes[0]
 	require.NoError(t, n.Pause(), "so that it is killed while it is frozen")
 	require.NoError(t, n.Kill())
+	r.requireLeftOut(t, 0)
 	require.False(t, n.Running())
 	require.Zero(t, n.PID())
 	require.NoError(t, n.Kill(), "of one that does not run")
-	r.awaitBalancer(t, 0, "DOWN")
 	r.send(t)
 	require.NoError(t, n.Start())
 	r.awaitReady(t, n)
 	r.awaitBalancer(t, 0, "UP")
 }
 
-// crash ends a node's process behind the engine's back, which starts it again.
-func (r *composeRun) crash(t *testing.T) {
-	n := r.system.Nodes[1]
-	end := func() int {
-		pid := n.PID()
-		p, err := os.FindProcess(pid)
-		require.NoError(t, err)
-		require.NoError(t, p.Kill())
-		return pid
+// reload has the nodes take up a configuration that an editor has put in the place of theirs, as the guide says. They are
+// started again afterwards when they end.
+func (r *composeRun) reload(t *testing.T) {
+	require.NoError(t, r.Configure(fmt.Sprintf(composeConfig, "172.30.93.1:9998"), strings.Replace(composeRules, "42", "43", 1)))
+	for _, n := range r.system.Nodes {
+		cl := n.Client()
+		defer cl.Close()
+		harness.Await(t, time.Minute, "a reload", func(ctx context.Context) error {
+			_, err := cl.Post(ctx, "/-/reload", nil)
+			return err
+		})
 	}
-	before := end()
+	for _, n := range r.system.Nodes {
+		cl := n.Client()
+		defer cl.Close()
+		harness.Await(t, time.Minute, "the rule", func(ctx context.Context) error { return requireResult(ctx, cl, "recorded == 43") })
+	}
+	for _, n := range r.system.Nodes {
+		before := n.PID()
+		end(t, n)
+		awaitOther(t, n, before)
+		r.awaitReady(t, n)
+	}
+}
+
+// end kills a node's process behind the engine's back.
+func end(t *testing.T, n *fault.Node) {
+	t.Helper()
+	p, err := os.FindProcess(n.PID())
+	require.NoError(t, err)
+	require.NoError(t, p.Kill())
+}
+
+// awaitOther waits until a node has another process than that.
+func awaitOther(t *testing.T, n *fault.Node, than int) {
+	t.Helper()
 	harness.Await(t, time.Minute, "a new process", func(context.Context) error {
-		if pid := n.PID(); pid == 0 || pid == before {
-			return fmt.Errorf("pid %d, was %d", pid, before)
+		if pid := n.PID(); pid == 0 || pid == than {
+			return fmt.Errorf("pid %d, was %d", pid, than)
 		}
 		return nil
 	})
+}
+
+// crash ends a node's process, which the engine starts again, and once more as that comes to know of it.
+func (r *composeRun) crash(t *testing.T) {
+	n := r.system.Nodes[1]
+	before := n.PID()
+	end(t, n)
+	awaitOther(t, n, before)
 	require.NoError(t, n.Start())
 	r.awaitReady(t, n)
-	end()
+	end(t, n)
 	require.NoError(t, n.Kill(), "of one that has just ended")
 	require.False(t, n.Running())
 	require.NoError(t, n.Start())
@@ -295,8 +324,8 @@ func (r *composeRun) crashLoop(t *testing.T) {
 func (r *composeRun) pause(t *testing.T) {
 	n := r.system.Nodes[1]
 	require.NoError(t, n.Pause())
+	r.requireLeftOut(t, 1)
 	require.True(t, n.Running())
-	r.awaitBalancer(t, 1, "DOWN")
 	r.send(t)
 	require.NoError(t, n.Resume())
 	require.NoError(t, n.Resume(), "of one that is not frozen")
@@ -306,10 +335,8 @@ func (r *composeRun) pause(t *testing.T) {
 
 func (r *composeRun) unplug(t *testing.T) {
 	n := r.system.Nodes[2]
-	begin := time.Now()
 	require.NoError(t, n.Unplug())
-	r.awaitBalancer(t, 2, "DOWN")
-	t.Logf("left out after %s", time.Since(begin).Round(time.Millisecond))
+	r.requireLeftOut(t, 2)
 	for _, addr := range n.Addrs {
 		require.Error(t, dial(t, addr), "from this process")
 	}
@@ -407,112 +434,4 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
-}
-
-func (r *composeRun) awaitReady(t *testing.T, n *fault.Node) {
-	t.Helper()
-	cl := n.Client()
-	defer cl.Close()
-	harness.Await(t, time.Minute, n.Name+" to be ready", func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		_, err := cl.Get(ctx, "/-/ready", nil)
-		return err
-	})
-}
-
-// awaitBalancer waits until HAProxy holds a node for UP or DOWN.
-func (r *composeRun) awaitBalancer(t *testing.T, node int, want string) {
-	t.Helper()
-	cl := client.New(strings.Replace(r.system.Balancer, ":9090", ":8404", 1))
-	defer cl.Close()
-	harness.Await(t, time.Minute, fmt.Sprintf("node%d to be %s", node+1, want), func(ctx context.Context) error {
-		resp, err := cl.Get(ctx, "/stats;csv", nil)
-		if err != nil {
-			return err
-		}
-		rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(string(resp.Body), "# "))).ReadAll()
-		if err != nil {
-			return err
-		}
-		column := slices.Index(rows[0], "status")
-		for _, row := range rows[1:] {
-			if row[0] == "nodes" && row[1] == fmt.Sprintf("node%d", node+1) && row[column] == want {
-				return nil
-			}
-		}
-		return fmt.Errorf("not so in %s", resp.Body)
-	})
-}
-
-// send writes a series through the balancer.
-func (r *composeRun) send(t *testing.T) {
-	t.Helper()
-	name := fmt.Sprint(len(r.sent))
-	cl := client.New(r.system.Balancer)
-	defer cl.Close()
-	harness.Await(t, time.Minute, "a write", func(ctx context.Context) error {
-		return cl.Write(ctx, []prompb.TimeSeries{{
-			Labels:  client.Labels("__name__", "sent", "number", name),
-			Samples: []prompb.Sample{{Timestamp: time.Now().UnixMilli(), Value: 1}},
-		}})
-	})
-	r.sent = append(r.sent, name)
-}
-
-// awaitEverywhere waits until each node, asked itself, has all that was sent.
-func (r *composeRun) awaitEverywhere(t *testing.T) {
-	t.Helper()
-	want := slices.Sorted(slices.Values(r.sent))
-	for _, n := range r.system.Nodes {
-		cl := n.Client().At(client.Linearizable)
-		defer cl.Close()
-		var got []string
-		harness.Await(t, time.Minute, "a read of "+n.Name, func(ctx context.Context) error {
-			return cl.Data(ctx, "/api/v1/label/number/values", nil, &got)
-		})
-		require.Equal(t, want, got, n.Name)
-	}
-}
-
-func requireResult(ctx context.Context, cl *client.Client, query string) error {
-	var data struct{ Result []any }
-	if err := cl.Data(ctx, "/api/v1/query", url.Values{"query": {query}}, &data); err != nil {
-		return err
-	}
-	if len(data.Result) == 0 {
-		return errors.New("no result")
-	}
-	return nil
-}
-
-func get(ctx context.Context, url string) error {
-	cl := client.New(url)
-	defer cl.Close()
-	_, err := cl.Get(ctx, "", nil)
-	return err
-}
-
-func dial(t *testing.T, addr string) error {
-	conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(t.Context(), "tcp", addr+":9090")
-	if err != nil {
-		return err
-	}
-	return conn.Close()
-}
-
-// reach connects from one node to the port of another for its peers, within some seconds.
-func reach(t *testing.T, from, to *fault.Node, seconds int) error {
-	enter, err := from.Enter()
-	require.NoError(t, err)
-	return command(t, enter, "timeout", fmt.Sprint(seconds), "bash", "-c", "exec 3<>/dev/tcp/"+to.Addrs[0]+"/9190")
-}
-
-func command(t *testing.T, prefix []string, args ...string) error {
-	all := append(slices.Clone(prefix), args...)
-	out, err := exec.CommandContext(t.Context(), all[0], all[1:]...).CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%v: %w: %s", all, err, out)
-	}
-	return err
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/strvals"
 	appsv1 "k8s.io/api/apps/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -100,6 +102,18 @@ func TestChartIsTheManifests(t *testing.T) {
 	for key := range want {
 		require.Equal(t, want[key], got[key], key)
 	}
+}
+
+// The guide's command sets what it says.
+func TestGuide(t *testing.T) {
+	text, err := os.ReadFile("../../docs/getting-started.md")
+	require.NoError(t, err)
+	m := regexp.MustCompile("`helm install (\\S+) deploy/helm --create-namespace --namespace \\S+ --set (\\S+)`").FindStringSubmatch(string(text))
+	require.NotNil(t, m)
+	values, err := strvals.Parse(m[2])
+	require.NoError(t, err)
+	got := render(t, m[1], values)
+	require.Equal(t, "registry.example.com/deucalion:v0.1.0", containerOf(got["StatefulSet "+m[1]])["image"])
 }
 
 // Every value does what it says.
