@@ -39,7 +39,7 @@ func (n *node) awaitStart() {
 			}
 		}
 	})
-	n.stoppers = append(n.stoppers, func(context.Context) error {
+	n.onStop(0, func(context.Context) error { // it ends at once
 		cancel()
 		wg.Wait()
 		return nil
