@@ -39,7 +39,8 @@ func TestUpgrade(t *testing.T) {
 				most.await(t, want.Unshipped, 1)
 				early.await(t, want.Unshipped, 1)
 				require.Zero(t, most.samples("counter"), "it has had all")
-				require.Equal(t, 12+4, early.samples("counter"), "it has had those before the snapshot")
+				early.await(t, "counter", 12+4)
+				require.Less(t, early.samples("counter"), 36, "it has had those before the snapshot")
 			}
 
 			// It takes writes, and all is there after a stop with a snapshot in this version's format.
