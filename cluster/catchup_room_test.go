@@ -96,6 +96,21 @@ func TestStartDropsWhatFillsTheDisk(t *testing.T) {
 	l.caughtUp(t)
 }
 
+// Nor from opening its state, which comes before.
+func TestOpenSnapshotsDropsWhatFillsTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+		t.Skipf("no file system of its own: mount: %v", err)
+	}
+	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
+	incoming := filepath.Join(dir, "snapshots-raft", "incoming")
+	require.NoError(t, os.MkdirAll(filepath.Join(incoming, "blocks"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(incoming, "blocks", "x"), make([]byte, 4<<20), 0o644))
+	_, err := cluster.OpenSnapshots(dir, testLogger(t, "n"))
+	require.NoError(t, err)
+	require.NoDirExists(t, incoming)
+}
+
 // The same without a watcher, by what the system says.
 func TestCatchUpOnADiskThatIsFull(t *testing.T) {
 	l := newLagging(t, nil)
