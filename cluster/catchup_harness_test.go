@@ -123,6 +123,8 @@ func newEven(t *testing.T, change func(*cluster.Config)) *lagging {
 		}
 		l.nodes = append(l.nodes, startNodeWith(t, cfg, 0, storage.Options{MaxBlockSpan: 2 * time.Hour}, p))
 	}
+	// It, too, finds the others when it comes back with nothing.
+	l.nodes[0].cfg.Peers = []string{l.nodes[1].GossipAddress(), l.nodes[2].GossipAddress()}
 	for _, n := range l.nodes {
 		n.waitReady()
 	}
