@@ -166,11 +166,12 @@ func (l *lagging) goOn(t *testing.T) {
 		require.NoError(t, l.other.Snapshot(t.Context()))
 	}
 	// A busy machine may have had another election.
+	led := l.leader
 	l.leader, _ = leaderOf(t, []*testNode{l.leader, l.other})
-	for _, n := range l.nodes {
-		if n != l.leader && n != l.behind {
-			l.other = n
-		}
+	if l.leader != led { // the newer snapshot is that of the one that does not lead
+		l.other = led
+		l.leader.age()
+		require.NoError(t, l.other.Snapshot(t.Context()))
 	}
 }
 
