@@ -151,6 +151,7 @@ func (c *catchUp) fetch(ctx context.Context, o *offer) {
 		c.ready = o
 		c.mu.Unlock()
 		f.dropStaged()
+		c.short = nil
 		c.metrics.catchUps.WithLabelValues("ok").Inc()
 		c.metrics.catchUpTime.Observe(time.Since(f.progress.start).Seconds())
 		return

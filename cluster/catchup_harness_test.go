@@ -123,6 +123,8 @@ func newEven(t *testing.T, change func(*cluster.Config)) *lagging {
 		}
 		l.nodes = append(l.nodes, startNodeWith(t, cfg, 0, storage.Options{MaxBlockSpan: 2 * time.Hour}, p))
 	}
+	// It, too, finds the others when it comes back with nothing.
+	l.nodes[0].cfg.Peers = []string{l.nodes[1].GossipAddress(), l.nodes[2].GossipAddress()}
 	for _, n := range l.nodes {
 		n.waitReady()
 	}
@@ -164,11 +166,12 @@ func (l *lagging) goOn(t *testing.T) {
 		require.NoError(t, l.other.Snapshot(t.Context()))
 	}
 	// A busy machine may have had another election.
+	led := l.leader
 	l.leader, _ = leaderOf(t, []*testNode{l.leader, l.other})
-	for _, n := range l.nodes {
-		if n != l.leader && n != l.behind {
-			l.other = n
-		}
+	if l.leader != led { // the newer snapshot is that of the one that does not lead
+		l.other = led
+		l.leader.age()
+		require.NoError(t, l.other.Snapshot(t.Context()))
 	}
 }
 

@@ -82,7 +82,7 @@ func (c *catchUp) dropAll() {
 	c.mu.Lock()
 	c.ready = nil
 	c.mu.Unlock()
-	if _, err := c.store.DropFetched(); err != nil {
+	if _, err := c.store.dropFetched(); err != nil {
 		c.logger.Error("Cannot remove what was fetched of another node's snapshot", "err", err)
 	}
 }
@@ -116,13 +116,27 @@ func (c *catchUp) yieldDisk() {
 	}
 }
 
+// leastRoom is what opening the state takes: directories, and the first chunks.
+const leastRoom = 16 << 20
+
+// roomToOpen drops what was fetched when the disk has not even room for opening the state.
+func (s *SnapshotStore) roomToOpen() error {
+	free, err := freeBytes(s.dir)
+	if err != nil || free >= leastRoom { // where it cannot be told, the disk's watcher warns
+		return nil
+	}
+	s.logger.Warn("The disk is full: what was fetched of another node's snapshot is removed", "free", free)
+	_, err = s.dropFetched()
+	return err
+}
+
 // roomToStart refuses a start on a full disk. What was fetched before goes first: it may be what has filled the disk.
 func (n *Node) roomToStart() error {
 	err := n.disk.checkStart()
 	if err == nil {
 		return nil
 	}
-	dropped, dropErr := n.snapshots.DropFetched()
+	dropped, dropErr := n.snapshots.dropFetched()
 	if dropErr != nil || !dropped {
 		return errors.Join(err, dropErr)
 	}
@@ -130,9 +144,9 @@ func (n *Node) roomToStart() error {
 	return n.disk.checkStart()
 }
 
-// DropFetched removes what was fetched of other nodes' snapshots and not installed, and tells whether there was any.
+// dropFetched removes what was fetched of other nodes' snapshots and not installed, and tells whether there was any.
 // Nothing may be fetched meanwhile.
-func (s *SnapshotStore) DropFetched() (dropped bool, err error) {
+func (s *SnapshotStore) dropFetched() (dropped bool, err error) {
 	dir := filepath.Join(s.dir, incomingName)
 	if _, err := os.Stat(dir); err != nil {
 		return false, nil

@@ -16,18 +16,6 @@ import (
 	"github.com/deucaliondb/deucalion/cluster"
 )
 
-// laggingDisk is a wiped node that needs everything, on a disk whose free bytes the test sets.
-func laggingDisk(t *testing.T, rate int64) (l *lagging, free *atomic.Int64) {
-	t.Helper()
-	free = &atomic.Int64{}
-	free.Store(10 * minFree)
-	l = newLagging(t, func(c *cluster.Config) { c.SnapshotMaxRate = rate })
-	l.behind.wipe()
-	l.behind.cfg.MinFree = minFree
-	l.behind.cfg.SetFree(free.Load)
-	return l, free
-}
-
 func (n *testNode) gone() bool {
 	_, err := os.Stat(n.incoming())
 	return os.IsNotExist(err)
@@ -45,41 +33,35 @@ func (n *testNode) noRoom() {
 	require.Equal(n.t, 1.0, n.metric("deucalion_raft_catchup_active"))
 }
 
-// A node without room for what it lacks does not begin to fetch it, says how much it needs, and goes on by itself.
-func TestCatchUpWaitsForRoom(t *testing.T) {
-	l, free := laggingDisk(t, 0)
+// A node without room for what it lacks does not begin to fetch it and says how much it needs; a fetch ends when the disk
+// gets full; what was fetched keeps no process from starting; and with room it goes on by itself.
+func TestCatchUpNeedsRoom(t *testing.T) {
+	l := newLagging(t, func(c *cluster.Config) { c.SnapshotMaxRate = 60_000 })
 	n, total := l.behind, l.leader.offered()
+	n.wipe()
+	var free atomic.Int64
+	n.cfg.MinFree = minFree
+	n.cfg.SetFree(free.Load)
 	free.Store(minFree + total/2) // room for the tables, not for the blocks
 	n.start()
 	n.noRoom()
 	require.Regexp(t, `\d+ bytes free, the catch-up needs \d+: \d+ to fetch and 1073741824 to leave alone`, n.CatchUp().Err)
-	require.Less(t, n.fetched(), total/2, "the tables only")
+	before := n.fetched()
+	require.Less(t, before, total/2, "the tables only")
 	require.Positive(t, n.metric("deucalion_raft_catchup_missing_bytes"))
-	free.Store(minFree + 2*total)
-	l.caughtUp(t)
-}
 
-// A fetch ends when the disk gets full, and gives back what it has taken.
-func TestCatchUpStopsOnAFullDisk(t *testing.T) {
-	l, free := laggingDisk(t, 60_000)
-	n, total := l.behind, l.leader.offered()
-	n.start()
-	n.eventually("it has begun", func() bool { return n.fetched() > 20_000 })
+	free.Store(10 * minFree)
+	begun := func() bool { return n.fetched() > before+30_000 }
+	n.eventually("it has begun", begun)
 	require.False(t, n.gone())
 	free.Store(minFree / 4)
 	n.noRoom()
-	require.Less(t, n.fetched(), total)
 	n.waitDisk("critical")
-	free.Store(10 * minFree)
-	l.caughtUp(t)
-}
+	require.Less(t, n.fetched(), before+total)
 
-// What an earlier process has fetched does not keep the next one from starting.
-func TestStartDropsWhatFillsTheDisk(t *testing.T) {
-	l, _ := laggingDisk(t, 150_000)
-	n := l.behind
-	n.start()
-	n.eventually("it has begun", func() bool { return n.fetched() > 60_000 })
+	before = n.fetched()
+	free.Store(10 * minFree)
+	n.eventually("it has begun once more", begun)
 	n.crash()
 	require.False(t, n.gone())
 	var dropped atomic.Bool
@@ -96,7 +78,22 @@ func TestStartDropsWhatFillsTheDisk(t *testing.T) {
 	l.caughtUp(t)
 }
 
-// The same without a watcher, by what the system says.
+// What was fetched leaves the room that opening the state takes, which comes before.
+func TestOpenSnapshotsDropsWhatFillsTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+		t.Skipf("no file system of its own: mount: %v", err)
+	}
+	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
+	incoming := filepath.Join(dir, "snapshots-raft", "incoming")
+	require.NoError(t, os.MkdirAll(filepath.Join(incoming, "blocks"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(incoming, "blocks", "x"), make([]byte, 4<<20), 0o644))
+	_, err := cluster.OpenSnapshots(dir, testLogger(t, "n"))
+	require.NoError(t, err)
+	require.NoDirExists(t, incoming)
+}
+
+// Without a watcher it is the system that says so.
 func TestCatchUpOnADiskThatIsFull(t *testing.T) {
 	l := newLagging(t, nil)
 	n := l.behind

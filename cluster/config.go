@@ -57,7 +57,8 @@ type Config struct {
 
 	// MinFree is how many bytes of the disk this node leaves alone (0: it does not look). With less it is not ready,
 	// hands the leadership over and takes no appends; with less than half of it, no entries at all. It goes on by
-	// itself when a tenth more is free. Too low: what a running flush or merge still writes fills the disk.
+	// itself when a tenth more is free. Too low: what a running flush or merge still writes fills the disk. At least two
+	// segments of the WAL: the next one is allocated whole, and must fit until the node writes nothing more to its log.
 	MinFree int64
 	// RecoveryWait is how long a voter that has lost its log or its vote stays without a vote at least (default
 	// 10 s): longer than a vote that it gave before may be on its way.
@@ -145,6 +146,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if least := 2 * int64(c.LogSegmentBytes); c.LogStore == LogStoreWAL && c.MinFree > 0 && c.MinFree < least {
+		c.Logger.Warn("More room is left on the disk than was asked for: two segments of the Raft log", "min_free", least, "asked", c.MinFree)
+		c.MinFree = least
 	}
 	return c, nil
 }

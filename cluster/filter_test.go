@@ -145,6 +145,23 @@ func TestDiskLevels(t *testing.T) {
 	require.Equal(t, diskOK, (&disk{}).judge(diskOK, 0), "switched off")
 }
 
+// The next segment of the WAL is allocated whole: it must fit when the disk is just not full.
+func TestMinFreeHoldsTwoSegments(t *testing.T) {
+	for _, tc := range []struct {
+		store       string
+		given, want int64
+	}{
+		{LogStoreWAL, 1, 8 << 20},
+		{LogStoreWAL, 9 << 20, 9 << 20},
+		{LogStoreWAL, 0, 0},
+		{LogStoreBoltDB, 1, 1},
+	} {
+		c, err := Config{Dir: "x", OnFatal: func(error) {}, LogStore: tc.store, LogSegmentBytes: 4 << 20, MinFree: tc.given}.withDefaults()
+		require.NoError(t, err)
+		require.Equal(t, tc.want, c.MinFree, "%+v", tc)
+	}
+}
+
 func TestDiskFilter(t *testing.T) {
 	d := &disk{min: 1000}
 	f, in := testFilter(t, &amnesia{}, d)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/deucaliondb/deucalion/fsm"
 )
@@ -17,7 +16,6 @@ import (
 // checksums are right is set aside like a damaged one, and the one before is tried; without any, f stays empty. Before
 // Start. The error is one that says nothing about the snapshot: it is of a newer version, or the system refused something.
 func (s *SnapshotStore) Restore(f *fsm.FSM) error {
-	dropped := false
 	for {
 		dir, ok := s.Latest()
 		if !ok {
@@ -27,12 +25,6 @@ func (s *SnapshotStore) Restore(f *fsm.FSM) error {
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, syscall.ENOSPC) && !dropped:
-			var dropErr error
-			if dropped, dropErr = s.DropFetched(); dropErr != nil || !dropped {
-				return errors.Join(err, dropErr)
-			}
-			s.logger.Warn("There was no room to start: what was fetched of another node's snapshot is removed", "err", err)
 		case errors.Is(err, fsm.ErrNewer), isIO(err):
 			return fmt.Errorf("restore %s: %w", dir, err)
 		default:

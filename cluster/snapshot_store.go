@@ -91,6 +91,7 @@ func openSnapshots(dir string, logger *slog.Logger, verify func(dir string) erro
 		name := e.Name()
 		switch {
 		case name == incomingName: // survives restarts, the fetcher looks after it
+			err = s.roomToOpen()
 		case strings.HasSuffix(name, tmpSuffix):
 			err = os.RemoveAll(filepath.Join(s.dir, name))
 		case strings.HasSuffix(name, damagedSuffix):
@@ -157,7 +158,7 @@ func (s *SnapshotStore) sortLocked() {
 	})
 }
 
-// Latest returns the data directory of the newest good snapshot, for fsm.Open. ok is false when there is none. The
+// Latest returns the data directory of the newest good snapshot. ok is false when there is none. The
 // directory stays at least until the next snapshot but one has been made.
 func (s *SnapshotStore) Latest() (dir string, ok bool) {
 	s.mu.Lock()

@@ -26,7 +26,8 @@ import (
 
 const mib = 1 << 20
 
-// smallDisks lays out a cluster whose nodes have 400 MiB each, of which a segment of the log takes 64.
+// smallDisks lays out a cluster whose nodes have 400 MiB each, of which a segment of the log takes 64. They leave two
+// segments alone, whatever less they are told.
 func smallDisks(t *testing.T) *local.Cluster {
 	t.Helper()
 	dir := t.TempDir()
@@ -93,8 +94,14 @@ func TestOneFullDisk(t *testing.T) {
 		if !leads {
 			n = c.Followers(n)[0]
 		}
-		fill(t, n, 40*mib)
-		awaitMetric(t, n, diskLow, 1)
+		fill(t, n, 100*mib)
+		harness.Await(t, time.Minute, "a disk that is low", func(ctx context.Context) error { // or worse: others write, too
+			level, err := sum(ctx, n, diskLow)
+			if err == nil && level < 1 {
+				err = errNotYet
+			}
+			return err
+		})
 		harness.Await(t, 30*time.Second, "a leader with room", func(ctx context.Context) error {
 			leader, err := c.Leader(ctx)
 			if err == nil && leader == n {
@@ -132,7 +139,7 @@ func TestAllDisksFull(t *testing.T) {
 	progress(t, l, 50)
 	writeDoomed(t, c)
 	for _, n := range c.Nodes {
-		fill(t, n, 50*mib)
+		fill(t, n, 100*mib)
 	}
 	for _, n := range c.Nodes {
 		awaitMetric(t, n, diskLow, 1)
