@@ -39,7 +39,7 @@ const (
 	fetchRetryMin = 100 * time.Millisecond
 	fetchRetryMax = 5 * time.Second
 	// tidyEvery is how often the fetcher looks whether what it holds is still of use.
-	tidyEvery = time.Minute
+	tidyEvery = 10 * time.Second
 )
 
 // catchUp is the fetcher of a node. One fetch runs at a time, and goes on while it makes progress: what it brings is
@@ -180,7 +180,8 @@ func (c *catchUp) fetch(ctx context.Context, o *offer) {
 func (c *catchUp) tidy() {
 	index, _ := c.store.newest()
 	c.mu.Lock()
-	if applied, _ := c.node.fsm.Applied(); c.ready != nil && max(applied, index) >= c.ready.Index {
+	applied, _ := c.node.fsm.Applied()
+	if c.ready != nil && max(applied, index) >= c.ready.Index {
 		c.ready, c.newest, c.progress = nil, nil, nil // the log was enough after all
 	} else if p := c.progress; p != nil && c.newest == nil && c.ready == nil && applied >= p.get().Index {
 		c.progress = nil // there was no room for it, and it is not needed any more
@@ -189,7 +190,7 @@ func (c *catchUp) tidy() {
 	c.mu.Unlock()
 	left := 0
 	for _, s := range c.staged() {
-		if s.index > index || wanted != nil && s.name == wanted.Snapshot {
+		if s.index > max(applied, index) || wanted != nil && s.name == wanted.Snapshot {
 			left++
 			continue
 		}
