@@ -13,6 +13,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,16 @@ func (n *testNode) digest(ranges []fsm.TimeRange) *cluster.DigestReport {
 		}
 		return err == nil
 	}, 60*time.Second, 50*time.Millisecond)
+	return r
+}
+
+// digestOfAll waits until all members answer: others may not know yet that one has come back.
+func (n *testNode) digestOfAll(ranges []fsm.TimeRange) (r *cluster.DigestReport) {
+	n.t.Helper()
+	n.eventually("a digest of all", func() bool {
+		r = n.digest(ranges)
+		return !slices.ContainsFunc(r.Nodes, func(d cluster.NodeDigest) bool { return d.Result == nil })
+	})
 	return r
 }
 
@@ -76,7 +87,7 @@ func TestDigestFindsOneChangedValue(t *testing.T) {
 	bad.waitReady()
 	bad.waitCount(40)
 
-	r := good.digest(everything)
+	r := good.digestOfAll(everything)
 	require.Equal(t, cluster.DigestMismatch, r.Result, "%+v %+v %+v", *r.Nodes[0].Result, *r.Nodes[1].Result, *r.Nodes[2].Result)
 	require.Equal(t, []string{bad.ID()}, r.Differing)
 	for _, n := range nodes {
@@ -155,7 +166,7 @@ func TestLevels(t *testing.T) {
 	old.waitReady()
 	require.NoError(t, leader.TransferLeadership(t.Context(), "")) // a new leader looks at once
 	require.Eventually(t, func() bool { return old.fsm.Settings().MinVersion == fsm.Level }, 60*time.Second, 20*time.Millisecond)
-	require.Equal(t, cluster.DigestEqual, leader.digest(everything).Result)
+	require.Equal(t, cluster.DigestEqual, leader.digestOfAll(everything).Result)
 	require.NoError(t, old.Snapshot(t.Context()))
 	old.stop()
 
