@@ -1,6 +1,8 @@
 // Copyright The Deucalion Authors
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !remove_all_sd
+
 package main
 
 import (
