@@ -46,12 +46,13 @@ func (n *testNode) digest(ranges []fsm.TimeRange) *cluster.DigestReport {
 	return r
 }
 
-// digestOfAll waits until all members answer: others may not know yet that one has come back.
+// digestOfAll waits until all members have a result: others may not know yet that one has come back, or that one is still
+// busy with the digest which it has missed.
 func (n *testNode) digestOfAll(ranges []fsm.TimeRange) (r *cluster.DigestReport) {
 	n.t.Helper()
 	n.eventually("a digest of all", func() bool {
 		r = n.digest(ranges)
-		return !slices.ContainsFunc(r.Nodes, func(d cluster.NodeDigest) bool { return d.Result == nil })
+		return !slices.ContainsFunc(r.Nodes, func(d cluster.NodeDigest) bool { return d.Result == nil || d.Result.Err != "" })
 	})
 	return r
 }

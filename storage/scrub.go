@@ -26,23 +26,24 @@ const (
 	scrubBuffer = 1 << 20
 )
 
-// scrubLoop compares all blocks with their checksums, again and again, and at once
-// when a read has met a checksum that is wrong.
+// scrubLoop compares all blocks with their checksums, again and again unless
+// Options.ScrubInterval is 0, and at once when damage has been met.
 func (s *Store) scrubLoop() {
 	defer s.wg.Done()
 	wait := min(scrubDelay, s.opts.ScrubInterval)
 	for {
-		t := time.NewTimer(wait)
+		var due <-chan time.Time
+		if wait > 0 {
+			due = time.After(wait)
+		}
 		limit := rate.Limit(scrubRate)
 		select {
 		case <-s.ctx.Done():
-			t.Stop()
 			return
 		case <-s.kickScrub:
 			limit = rate.Inf
-		case <-t.C:
+		case <-due:
 		}
-		t.Stop()
 		start := time.Now()
 		err := s.scrub(rate.NewLimiter(limit, scrubBuffer))
 		if s.ctx.Err() != nil {

@@ -77,17 +77,10 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	if !o.Manual {
-		s.wg.Add(2)
+		s.wg.Add(3)
 		go s.flushLoop()
 		go s.mergeLoop()
-	}
-	if !o.Manual {
-		scrub := s.scrubOnDemand
-		if o.ScrubInterval > 0 {
-			scrub = s.scrubLoop
-		}
-		s.wg.Add(1)
-		go scrub()
+		go s.scrubLoop()
 	}
 	return s, nil
 }
