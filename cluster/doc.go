@@ -55,5 +55,5 @@
 //
 // Each workaround stands beside the code that it protects and names the issue: transport.go (raft#695, raft#612),
 // node_lead.go (raft#696), readindex.go (VerifyLeader), logstore_heal.go (raft-wal's sealed tail), logstore_guard.go
-// (raft#503, #614), gossip_join.go (memberlist#222).
+// (raft#503, #614), future.go (futures that Raft forgets), gossip_join.go (memberlist#222).
 package cluster

@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/deucaliondb/deucalion/fsm"
 )
 
 // Snapshot makes a Raft snapshot now.
@@ -29,6 +31,11 @@ func (n *Node) Crash() {
 	_ = n.closeParts()
 	_ = n.gossip.close(0)
 	n.stopOnce.Do(func() {})
+}
+
+// Offer gives an empty entry to Raft itself and waits for Raft's answer.
+func (n *Node) Offer(ctx context.Context) error {
+	return n.await(ctx, n.raft.Apply(fsm.EncodeNoop(), 0))
 }
 
 // ClusterID is what the log says.

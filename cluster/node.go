@@ -183,21 +183,6 @@ func (n *Node) stopLoops() {
 	n.wg.Wait()
 }
 
-// await waits for a future of Raft. Raft forgets some futures when it ends, so that Error never returns; the
-// goroutine of such a one is left behind (only then).
-func (n *Node) await(ctx context.Context, f raft.Future) error {
-	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-n.dead:
-		return ErrStopped
-	}
-}
-
 // tick calls fn every interval until ctx ends.
 func tick(ctx context.Context, interval time.Duration, fn func()) {
 	t := time.NewTicker(interval)

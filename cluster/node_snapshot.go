@@ -83,7 +83,7 @@ func (n *Node) snapshot(ctx context.Context) error {
 	n.snapshotMu.Lock()
 	defer n.snapshotMu.Unlock()
 	start := time.Now()
-	err := n.await(ctx, asFuture(n.raft.Snapshot))
+	err := n.await(ctx, lazyFuture(func() error { return n.ending(n.raft.Snapshot()).Error() }))
 	if err != nil && strings.Contains(err.Error(), "wait until the configuration entry") {
 		err = nil // Raft has no sentinel for it; the next check comes in a second
 	}
@@ -108,14 +108,4 @@ func (n *Node) setTrailing() {
 	if err := n.raft.ReloadConfig(c); err != nil {
 		n.logger.Warn("Trailing log not adapted", "err", err)
 	}
-}
-
-// lazyFuture calls Raft only in Error: Snapshot blocks until Raft's snapshot goroutine is free.
-type lazyFuture func() error
-
-// Error implements raft.Future.
-func (f lazyFuture) Error() error { return f() }
-
-func asFuture(snapshot func() raft.SnapshotFuture) raft.Future {
-	return lazyFuture(func() error { return snapshot().Error() })
 }
