@@ -94,7 +94,7 @@ func notify(t *testing.T, r *ruler, outage time.Duration) (*fault.Alerts, func()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, a.Close()) })
 	r.t, r.alerts, r.times, r.start = t, a, map[string]int{}, map[string]time.Time{}
-	a.Write, a.Every, a.Hold, a.Outage = r.write, 20*time.Millisecond, 100*time.Millisecond, outage
+	a.Write, a.Every, a.Hold, a.Outage = r.write, 20*time.Millisecond, 500*time.Millisecond, outage
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
