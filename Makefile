@@ -63,7 +63,7 @@ cluster: build ## three nodes on loopback, HTTP 9090 9092 9094, data and logs in
 
 test: ## all tests, with a short kill loop
 	TMPDIR=$(UNITTMP) $(GO) test -timeout 25m $$($(UNIT))
-	$(GO) test -timeout 25m -p 1 ./test/...
+	$(GO) test -timeout 25m -p 1 -count 1 ./test/... # what they test is a program, which go test's cache does not know
 
 root-test: ## the tests that "make test" skips for all but root, as root
 	GO=$(GO) test/scripts/root.sh

@@ -23,6 +23,9 @@ const (
 	clockTogether = 5 * time.Second
 	// clockHeard is how long the answer of a node counts.
 	clockHeard = 15 * time.Second
+	// clockTrail is how long what a node makes is still doubted after its clock was wrong: a scrape is stamped when it
+	// begins, and may take its timeout, 10 s if nothing else is configured.
+	clockTrail = 15 * time.Second
 )
 
 // clock judges the wall clock of this node by those of the others. What the majority says is the trusted time; between
@@ -39,6 +42,7 @@ type clock struct {
 	heard    map[string]reading // by node id
 	off      bool               // by the last judgement
 	compared bool               // enough of the others have been asked
+	doubted  time.Duration      // until when, of mono, what this node stamped itself is doubted
 }
 
 // reading is the answer of another node.
@@ -139,8 +143,16 @@ func (c *clock) tell() (wall, trusted int64) {
 func (c *clock) now() (wall, trusted time.Time, off bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.nowLocked()
+}
+
+func (c *clock) nowLocked() (wall, trusted time.Time, off bool) {
 	mono, w, t := c.look()
-	return time.Unix(0, int64(w+mono)), time.Unix(0, int64(t+mono)), c.off || (w-t).Abs() > clockOff
+	off = c.off || (w-t).Abs() > clockOff
+	if off {
+		c.doubted = mono + clockTrail
+	}
+	return time.Unix(0, int64(w+mono)), time.Unix(0, int64(t+mono)), off
 }
 
 // offset is how far the wall clock is ahead of the trusted time.
@@ -159,16 +171,26 @@ func (c *clock) err() error {
 		wall.UTC().Format(time.RFC3339), trusted.UTC().Format(time.RFC3339))
 }
 
-// newest is Node.Newest, and Node.NewestOwn.
-func (c *clock) newest() (sure, never, own time.Time) {
-	wall, trusted, off := c.now()
+// newest is Node.Newest.
+func (c *clock) newest() (sure, never time.Time) {
+	wall, trusted, _ := c.now()
 	sure, never = wall.Add(MaxAhead), trusted.Add(MaxAhead)
 	if never.Before(sure) {
-		sure, never = never, sure
+		return never, sure
 	}
-	own = sure
-	if limit := trusted.Add(clockOff); off && limit.Before(own) {
-		own = limit
+	return sure, never
+}
+
+// own is Node.OwnTimes.
+func (c *clock) own() (oldest, newest time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wall, trusted, _ := c.nowLocked()
+	if c.mono() < c.doubted {
+		return trusted.Add(-clockOff), trusted.Add(clockOff)
 	}
-	return sure, never, own
+	if trusted.Before(wall) {
+		wall = trusted
+	}
+	return time.Time{}, wall.Add(MaxAhead)
 }

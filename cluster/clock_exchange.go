@@ -23,16 +23,12 @@ const (
 // future whichever clock is right. In between the clocks of this node and of the cluster disagree: nothing may be stored,
 // for one sample in the future makes all nodes refuse the present ones, and nothing refused for good, for it may be the
 // present. Does not block.
-func (n *Node) Newest() (sure, never time.Time) {
-	sure, never, _ = n.clock.newest()
-	return sure, never
-}
+func (n *Node) Newest() (sure, never time.Time) { return n.clock.newest() }
 
-// NewestOwn bounds the timestamps of samples that this node makes itself, by its own clock. Does not block.
-func (n *Node) NewestOwn() time.Time {
-	_, _, own := n.clock.newest()
-	return own
-}
+// OwnTimes bounds the timestamps of samples that this node makes itself, by its own clock: what it scrapes and records.
+// The oldest is the zero time while nothing is wrong with the clock: targets may say of when their samples are. Does not
+// block.
+func (n *Node) OwnTimes() (oldest, newest time.Time) { return n.clock.own() }
 
 // watchClock compares the clocks once a second, and acts on it.
 func (n *Node) watchClock(ctx context.Context) {

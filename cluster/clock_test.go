@@ -217,15 +217,38 @@ func TestNewest(t *testing.T) {
 	for by, want := range map[time.Duration]struct{ sure, never, own time.Duration }{
 		0:                {MaxAhead, MaxAhead, MaxAhead},
 		2 * time.Hour:    {MaxAhead, MaxAhead + 2*time.Hour, clockOff},
-		-2 * time.Hour:   {MaxAhead - 2*time.Hour, MaxAhead, MaxAhead - 2*time.Hour},
+		-2 * time.Hour:   {MaxAhead - 2*time.Hour, MaxAhead, clockOff},
 		-time.Minute:     {MaxAhead - time.Minute, MaxAhead, clockOff},
 		20 * time.Second: {MaxAhead, MaxAhead + 20*time.Second, clockOff},
+		-2 * time.Second: {MaxAhead - 2*time.Second, MaxAhead, MaxAhead - 2*time.Second},
 	} {
 		w := newTown(t, 3)
 		w.pass(2*time.Second, 0, 1, 2)
 		w.off[0] = by
-		sure, never, own := w.clocks[0].newest()
+		sure, never := w.clocks[0].newest()
+		oldest, own := w.clocks[0].own()
 		require.Equal(t, []time.Duration{want.sure, want.never, want.own},
 			[]time.Duration{sure.Sub(w.real), never.Sub(w.real), own.Sub(w.real)}, "clock off by %s", by)
+		if by.Abs() < clockOff {
+			require.Zero(t, oldest)
+		} else {
+			require.Equal(t, -clockOff, oldest.Sub(w.real), "clock off by %s", by)
+		}
 	}
+}
+
+// A scrape that began while the clock was wrong may be stored when it is right again, and is doubted still.
+func TestOwnTimesAfterAJump(t *testing.T) {
+	w := newTown(t, 3)
+	w.pass(2*time.Second, 0, 1, 2)
+	w.off[0] = -20 * time.Minute
+	require.Error(t, w.clocks[0].err())
+	w.off[0] = 0
+	require.NoError(t, w.clocks[0].err())
+	oldest, newest := w.clocks[0].own()
+	require.Equal(t, []time.Duration{-clockOff, clockOff}, []time.Duration{oldest.Sub(w.real), newest.Sub(w.real)})
+	w.pass(clockTrail, 0, 1, 2)
+	oldest, newest = w.clocks[0].own()
+	require.Zero(t, oldest)
+	require.Equal(t, MaxAhead, newest.Sub(w.real))
 }

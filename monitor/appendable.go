@@ -5,6 +5,7 @@ package monitor
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,17 +35,19 @@ type AppendableOptions struct {
 type Clock interface {
 	// Newest bounds the samples of clients: up to sure they may be stored, after never they are refused for good.
 	Newest() (sure, never time.Time)
-	// NewestOwn bounds the samples that this node stamps itself.
-	NewestOwn() time.Time
+	// OwnTimes bounds the samples that this node stamps itself.
+	OwnTimes() (oldest, newest time.Time)
 }
 
 // wallClock is the clock of a node on its own.
 type wallClock struct{}
 
-func (wallClock) NewestOwn() time.Time { return time.Now().Add(cluster.MaxAhead) }
+func (wallClock) OwnTimes() (oldest, newest time.Time) {
+	return time.Time{}, time.Now().Add(cluster.MaxAhead)
+}
 
 func (c wallClock) Newest() (sure, never time.Time) {
-	sure = c.NewestOwn()
+	_, sure = c.OwnTimes()
 	return sure, sure
 }
 
@@ -95,13 +98,17 @@ func (a *Appendable) AppenderV2(ctx context.Context) storage.AppenderV2 {
 }
 
 func (a *Appendable) begin(ctx context.Context) *base {
-	b := &base{to: a, ctx: ctx, batch: a.opts.FSM.NewBatch()}
+	b := &base{to: a, ctx: ctx, batch: a.opts.FSM.NewBatch(), oldest: math.MinInt64}
 	if a.clients {
 		sure, never := a.opts.Clock.Newest()
 		b.sure, b.never = sure.UnixMilli(), never.UnixMilli()
 		return b
 	}
-	b.sure = a.opts.Clock.NewestOwn().UnixMilli()
+	oldest, newest := a.opts.Clock.OwnTimes()
+	if !oldest.IsZero() {
+		b.oldest = oldest.UnixMilli()
+	}
+	b.sure = newest.UnixMilli()
 	b.never = b.sure
 	return b
 }

@@ -25,6 +25,7 @@ type base struct {
 	to       *Appendable
 	ctx      context.Context
 	batch    *fsm.Batch // nil after the end
+	oldest   int64      // ms; earlier samples are refused
 	sure     int64      // ms; later samples are refused, and those up to never may come again
 	never    int64
 	reported int    // refusals that add has returned
@@ -46,8 +47,8 @@ func (b *base) add(ref storage.SeriesRef, ls labels.Labels, t int64, v float64, 
 	if name, duplicate := ls.HasDuplicateLabelNames(); duplicate {
 		return 0, fmt.Errorf(`label name "%s" is not unique`, name)
 	}
-	if t > b.sure {
-		return 0, b.future(t)
+	if t < b.oldest || t > b.sure {
+		return 0, b.outside(t)
 	}
 	b.batch.Series(nil, ls)
 	if rejectOutOfOrder && b.batch.OutOfOrder(t) {
@@ -78,9 +79,10 @@ func (b *base) add(ref storage.SeriesRef, ls labels.Labels, t int64, v float64, 
 	return ref, nil
 }
 
-// future refuses a sample that would make the whole cluster refuse those of the present.
-func (b *base) future(t int64) error {
-	if t <= b.never {
+// outside refuses a sample of a time that is not known to be right. One in the future would make the whole cluster refuse
+// those of the present, one in the past would stand there beside others.
+func (b *base) outside(t int64) error {
+	if t >= b.oldest && t <= b.never {
 		return fmt.Errorf("%w: %w", storage.ErrOutOfBounds, cluster.ErrClockOff)
 	}
 	b.to.refused.WithLabelValues(fsm.OutOfBounds.String()).Inc()

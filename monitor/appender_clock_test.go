@@ -26,10 +26,12 @@ func (c fixedClock) Newest() (sure, never time.Time) {
 	return c.now.Add(cluster.MaxAhead), c.now.Add(cluster.MaxAhead + time.Hour)
 }
 
-func (c fixedClock) NewestOwn() time.Time { return c.now.Add(10 * time.Second) }
+func (c fixedClock) OwnTimes() (oldest, newest time.Time) {
+	return c.now.Add(-10 * time.Second), c.now.Add(10 * time.Second)
+}
 
 // A wrong clock does not get into the log by what the node scrapes or records.
-func TestAppenderRefusesTheFuture(t *testing.T) {
+func TestAppenderRefusesWrongTimes(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	f, err := fsm.Open(fsm.Options{Dir: t.TempDir(), Registerer: prometheus.NewRegistry()}, "")
 	require.NoError(t, err)
@@ -46,6 +48,12 @@ func TestAppenderRefusesTheFuture(t *testing.T) {
 	require.Equal(t, storage.ErrOutOfBounds, err)
 	_, err = v2.Append(0, ls, 0, at(time.Hour), 1, nil, nil, storage.AppendV2Options{})
 	require.Equal(t, storage.ErrOutOfBounds, err)
+	_, err = v2.Append(0, ls, 0, at(-10*time.Second), 1, nil, nil, storage.AppendV2Options{})
+	require.NoError(t, err)
+	_, err = v2.Append(0, ls, 0, at(-11*time.Second), 1, nil, nil, storage.AppendV2Options{})
+	require.Equal(t, storage.ErrOutOfBounds, err)
+	_, err = clients.Append(0, ls, 0, at(-11*time.Second), 1, nil, nil, storage.AppendV2Options{})
+	require.NoError(t, err)
 	_, err = clients.Append(0, ls, 0, at(10*time.Minute), 1, nil, nil, storage.AppendV2Options{})
 	require.NoError(t, err)
 	_, err = clients.Append(0, ls, 0, at(11*time.Minute), 1, nil, nil, storage.AppendV2Options{})
@@ -58,6 +66,6 @@ func TestAppenderRefusesTheFuture(t *testing.T) {
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
 # HELP deucalion_appender_refused_samples_total Samples of scrapes, rules and OTLP that were refused, by reason.
 # TYPE deucalion_appender_refused_samples_total counter
-deucalion_appender_refused_samples_total{reason="out_of_bounds"} 3
+deucalion_appender_refused_samples_total{reason="out_of_bounds"} 4
 `), "deucalion_appender_refused_samples_total"))
 }

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +26,9 @@ const (
 	scrapeMetric = "fault_scrapes_total"
 	// allTime, in ms, is later than any sample.
 	allTime = 1 << 50
+	// scrapeDrift is how far the timestamp of a scrape may be from the moment when the target was asked. A node whose clock is
+	// off by over 10 s must not store what it scrapes, and one that is frozen may ask some seconds after it took the time.
+	scrapeDrift = 30 * time.Second
 )
 
 // Reader reads back what a server stores.
@@ -35,15 +40,18 @@ type Reader struct {
 }
 
 // Scrapes is a number of scrape targets. Each counts how often it was scraped, so that every scrape of it has a value of its
-// own: what is stored tells which scrapes are. Two nodes may scrape a target at once for a moment, which makes two values.
+// own: what is stored tells which scrapes are, and whether they stand at the right time. Two nodes may scrape a target at
+// once for a moment, which makes two values.
 type Scrapes struct {
 	// Settle is how long nodes may differ after the last scrape, for one may still be on its way into the log.
 	Settle time.Duration
 
 	web     *webServer
-	served  []atomic.Int64 // by target
 	stopped atomic.Bool
 	summary ScrapesSummary // of Check
+
+	mu     sync.Mutex // protects the following
+	served [][]int64  // by target, when the value 1 was served, in ms, the value 2, and so on
 }
 
 // ScrapesSummary is what a report says of the scrapes of a run.
@@ -58,7 +66,7 @@ type ScrapesSummary struct {
 
 // NewScrapes listens on an IP address with so many targets.
 func NewScrapes(listen string, targets int) (*Scrapes, error) {
-	s := &Scrapes{Settle: 30 * time.Second, served: make([]atomic.Int64, targets)}
+	s := &Scrapes{Settle: 30 * time.Second, served: make([][]int64, targets)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{target}", s.serve)
 	var err error
@@ -83,7 +91,20 @@ func (s *Scrapes) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	fmt.Fprintf(w, "# TYPE %s counter\n%[1]s %d\n", scrapeMetric, s.served[i].Add(1))
+	fmt.Fprintf(w, "# TYPE %s counter\n%[1]s %d\n", scrapeMetric, s.count(i))
+}
+
+func (s *Scrapes) count(target int) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served[target] = append(s.served[target], time.Now().UnixMilli())
+	return len(s.served[target])
+}
+
+func (s *Scrapes) servedBy(target int) []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.served[target])
 }
 
 // ScrapeConfig is the YAML of the job, an item of scrape_configs.
@@ -161,21 +182,24 @@ func (s *Scrapes) key(target int) string {
 func (s *Scrapes) judge(out *lineList, node string, data client.Data) {
 	known := map[string]bool{}
 	for i := range s.served {
-		key := s.key(i)
+		key, served := s.key(i), s.servedBy(i)
 		known[key] = true
 		seen := map[float64]int64{}
 		for _, x := range data[key] {
 			v := math.Float64frombits(x.Bits)
-			if x.Hist != "" || !(v >= 1) || v != math.Trunc(v) || v > float64(s.served[i].Load()) {
+			if x.Hist != "" || !(v >= 1) || v != math.Trunc(v) || v > float64(len(served)) {
 				out.addf("%s: target %d has never served %s", node, i, x)
 				continue
+			}
+			if off := time.Duration(x.T-served[int(v)-1]) * time.Millisecond; off.Abs() > scrapeDrift {
+				out.addf("%s: scrape %v of target %d is stored %v from when it was", node, v, i, off)
 			}
 			if t, twice := seen[v]; twice {
 				out.addf("%s: scrape %v of target %d is stored twice, at %d and %d", node, v, i, t, x.T)
 			}
 			seen[v] = x.T
 		}
-		if s.served[i].Load() > 0 && len(seen) == 0 {
+		if len(served) > 0 && len(seen) == 0 {
 			out.addf("%s: target %d was scraped and nothing is stored", node, i)
 		}
 	}
@@ -189,7 +213,7 @@ func (s *Scrapes) judge(out *lineList, node string, data client.Data) {
 func (s *Scrapes) summarize(data []client.Data) {
 	s.summary = ScrapesSummary{Targets: len(s.served)}
 	for i := range s.served {
-		s.summary.Served += int(s.served[i].Load())
+		s.summary.Served += len(s.servedBy(i))
 	}
 	for i, d := range data {
 		if n := d.Len(); i == 0 || n < s.summary.Stored {

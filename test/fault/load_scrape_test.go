@@ -31,6 +31,7 @@ func scraped(t *testing.T) (*fault.Scrapes, client.Data) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	data := client.Data{}
+	start := time.Now().UnixMilli()
 	for n := range 5 {
 		for i, url := range scrapeURLs(t, s) {
 			resp, err := http.Get(url)
@@ -44,11 +45,11 @@ func scraped(t *testing.T) (*fault.Scrapes, client.Data) {
 			_, err = fmt.Sscan(line, &name, &v)
 			require.NoError(t, err, "%s", body)
 			key := scrapeKey(url, name, i)
-			data[key] = append(data[key], client.Sample{T: int64(1000 * n * (n + 1)), Bits: math.Float64bits(v)})
+			data[key] = append(data[key], client.Sample{T: start + int64(1000*n*(n+1)), Bits: math.Float64bits(v)})
 		}
 	}
 	for key := range data {
-		data[key] = append(data[key], client.Sample{T: 90000, Bits: value.StaleNaN})
+		data[key] = append(data[key], client.Sample{T: start + 90000, Bits: value.StaleNaN})
 	}
 	return s, data
 }
@@ -102,7 +103,10 @@ func TestScrapesFindDamage(t *testing.T) {
 		"altered": {func(key string, d client.Data) { d[key][1].Bits++ }, "n1: target 0 has never served"},
 		"twice": {func(key string, d client.Data) {
 			d[key][4].Bits = d[key][3].Bits
-		}, "n1: scrape 4 of target 0 is stored twice, at 12000 and 20000"},
+		}, "n1: scrape 4 of target 0 is stored twice, at "},
+		"misdated": {func(key string, d client.Data) {
+			d[key][1].T -= (20 * time.Minute).Milliseconds()
+		}, "n1: scrape 2 of target 0 is stored -19m5"},
 		"nothing": {func(key string, d client.Data) { d[key] = nil }, "n1: target 0 was scraped and nothing is stored"},
 		"foreign": {func(key string, d client.Data) { d[`{a="b"}`] = d[key] }, "n1: series of no target"},
 	} {

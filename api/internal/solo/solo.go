@@ -99,10 +99,10 @@ func (n *Node) Newest() (sure, never time.Time) {
 	return now.Add(min(by, 0)), now.Add(max(by, 0))
 }
 
-// NewestOwn is the lower one.
-func (n *Node) NewestOwn() time.Time {
+// OwnTimes ends with the lower one.
+func (n *Node) OwnTimes() (oldest, newest time.Time) {
 	sure, _ := n.Newest()
-	return sure
+	return time.Time{}, sure
 }
 
 // Ready is State.ReadyErr.
