@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/deucaliondb/deucalion/cluster"
+	"github.com/deucaliondb/deucalion/internal/filetest"
 )
 
 func (n *testNode) gone() bool {
@@ -81,10 +82,7 @@ func TestCatchUpNeedsRoom(t *testing.T) {
 // What was fetched leaves the room that opening the state takes, which comes before.
 func TestOpenSnapshotsDropsWhatFillsTheDisk(t *testing.T) {
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
-		t.Skipf("no file system of its own: mount: %v", err)
-	}
-	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
+	filetest.Mount(t, dir, "size=8m")
 	incoming := filepath.Join(dir, "snapshots-raft", "incoming")
 	require.NoError(t, os.MkdirAll(filepath.Join(incoming, "blocks"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(incoming, "blocks", "x"), make([]byte, 4<<20), 0o644))

@@ -6,7 +6,6 @@ package cluster_test
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
@@ -14,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -26,6 +24,7 @@ import (
 
 	"github.com/deucaliondb/deucalion/cluster"
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/internal/filetest"
 )
 
 var everything = []fsm.TimeRange{{Mint: math.MinInt64, Maxt: math.MaxInt64}}
@@ -271,7 +270,7 @@ func sealSnapshot(t *testing.T, manifest string) {
 			file["crc32c"] = crc32.Checksum(content, castagnoli)
 		}
 	}
-	reseal(t, manifest, func(m map[string]any) {
+	filetest.Reseal(t, manifest, func(m map[string]any) {
 		for _, x := range m["blocks"].([]any) {
 			block := x.(map[string]any)
 			for _, y := range block["files"].([]any) {
@@ -283,23 +282,6 @@ func sealSnapshot(t *testing.T, manifest string) {
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// reseal changes a file that is one line of JSON and one line with its checksum.
-func reseal(t *testing.T, name string, change func(map[string]any)) {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	require.NoError(t, err)
-	line, _, _ := strings.Cut(string(b), "\n")
-	d := json.NewDecoder(strings.NewReader(line))
-	d.UseNumber()
-	var m map[string]any
-	require.NoError(t, d.Decode(&m))
-	change(m)
-	b, err = json.Marshal(m)
-	require.NoError(t, err)
-	b = fmt.Appendf(b, "\n%08x\n", crc32.Checksum(b, castagnoli))
-	require.NoError(t, os.WriteFile(name, b, 0o666))
-}
 
 // damageChunks flips a bit in every chunk file that the running node reads.
 func damageChunks(t *testing.T, dir string) {

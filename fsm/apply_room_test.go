@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
+	"github.com/deucaliondb/deucalion/internal/filetest"
 	"github.com/deucaliondb/deucalion/storage"
 )
 
@@ -24,26 +25,8 @@ import (
 func smallDisk(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m,nr_inodes=300"); err != nil {
-		t.Skipf("no file system of its own: mount: %v", err)
-	}
-	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
+	filetest.Mount(t, dir, "size=16m,nr_inodes=300")
 	return dir
-}
-
-// fillDisk writes until nothing more fits.
-func fillDisk(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	require.NoError(t, err)
-	defer f.Close()
-	for size := 64 << 10; size > 0; {
-		if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
-			size /= 2
-		} else {
-			require.NoError(t, err)
-		}
-	}
 }
 
 // fillNames makes files in dir until there is no room for one more.
@@ -95,7 +78,7 @@ func TestDeleteWaitsForRoom(t *testing.T) {
 	put(t, f, l, name("a"), base+1000, 2)
 
 	filler := filepath.Join(dir, "filler")
-	fillDisk(t, filler)
+	filetest.Fill(t, filler)
 	waitsForRoom(t, f, filler, func() {
 		l.apply(t, EncodeDelete(Delete{Mint: base, Maxt: base + 500, Selectors: [][]*labels.Matcher{equals("__name__", "a")}}))
 	})
@@ -149,7 +132,7 @@ func TestLateSamplesWaitForRoom(t *testing.T) {
 	l.apply(t, EncodeSettings(Settings{OutOfOrderWindow: time.Hour}))
 	put(t, f, l, name("a"), base+1000, 1000)
 	filler := filepath.Join(dir, "filler")
-	fillDisk(t, filler)
+	filetest.Fill(t, filler)
 	put(t, f, l, name("a"), base+1001, 1001) // is written later, by a flush
 	waitsForRoom(t, f, filler, func() {
 		commit(t, f, l, func(b *Batch) {

@@ -5,7 +5,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,9 +20,6 @@ import (
 )
 
 const (
-	retryMin = time.Second
-	retryMax = time.Minute
-
 	minSegment = int64(1 << 20)
 	// bytesPerSample is what a sample takes on disk, generously; it only sizes
 	// preallocations.
@@ -32,47 +28,9 @@ const (
 
 // flushLoop is the flusher. A failure (a full disk, say) is tried again for
 // ever: the samples are in the log, and the applier is held up before memory
-// runs out. But not what the disk itself has failed.
+// runs out.
 func (s *Store) flushLoop() {
-	defer s.wg.Done()
-	wait := retryMin
-	for s.ctx.Err() == nil {
-		worked, err := s.FlushOne()
-		switch {
-		case errors.Is(err, ErrWrite):
-			s.m.flushFailures.Inc()
-			s.opts.Logger.Error("Flushing a memtable; the flusher ends", "err", err)
-			return
-		case err != nil && s.ctx.Err() == nil:
-			s.m.flushFailures.Inc()
-			s.opts.Logger.Error("Flushing a memtable; will try again", "in", wait, "err", err)
-			if !s.pause(wait) {
-				return
-			}
-			wait = min(2*wait, retryMax)
-			continue
-		case worked:
-			wait = retryMin
-			continue
-		}
-		select {
-		case <-s.kickFlush:
-		case <-s.ctx.Done():
-			return
-		}
-	}
-}
-
-// pause returns false if the store is closed meanwhile.
-func (s *Store) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-s.ctx.Done():
-		return false
-	}
+	s.work("Flushing a memtable", s.FlushOne, s.kickFlush, s.m.flushFailures)
 }
 
 // FlushOne writes the oldest frozen memtable into blocks and installs them; it

@@ -17,39 +17,14 @@ import (
 	"github.com/deucaliondb/deucalion/internal/plant"
 )
 
-// mergeLoop is the merger.
+// mergeLoop is the merger. It rests while the disk is low.
 func (s *Store) mergeLoop() {
-	defer s.wg.Done()
-	wait := retryMin
-	for s.ctx.Err() == nil {
-		var worked bool
-		var err error
-		if !s.lowDisk.Load() {
-			worked, err = s.MergeOne()
+	s.work("Merging blocks", func() (bool, error) {
+		if s.lowDisk.Load() {
+			return false, nil
 		}
-		switch {
-		case errors.Is(err, ErrWrite):
-			s.m.mergeFailures.Inc()
-			s.opts.Logger.Error("Merging blocks; the merger ends", "err", err)
-			return
-		case err != nil && s.ctx.Err() == nil:
-			s.m.mergeFailures.Inc()
-			s.opts.Logger.Error("Merging blocks; will try again", "in", wait, "err", err)
-			if !s.pause(wait) {
-				return
-			}
-			wait = min(2*wait, retryMax)
-			continue
-		case worked:
-			wait = retryMin
-			continue
-		}
-		select {
-		case <-s.kickMerge:
-		case <-s.ctx.Done():
-			return
-		}
-	}
+		return s.MergeOne()
+	}, s.kickMerge, s.m.mergeFailures)
 }
 
 // MergeOne merges the blocks that the plan names; it reports whether there were

@@ -4,7 +4,6 @@
 package storage
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -16,33 +15,9 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
+
+	"github.com/deucaliondb/deucalion/internal/filetest"
 )
-
-// smallDisk is a file system of its own, with room for a few megabytes.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
-		t.Skipf("no file system of its own: mount: %v", err)
-	}
-	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
-	return dir
-}
-
-// fillDisk writes until nothing more fits.
-func fillDisk(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	require.NoError(t, err)
-	defer f.Close()
-	for size := 64 << 10; size > 0; {
-		if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
-			size /= 2
-		} else {
-			require.NoError(t, err)
-		}
-	}
-}
 
 // The last one to let go of a memtable does so on a full disk. Its head would write chunks then. The room that it had is
 // given back, and the blocks that were made of it stay as they are.
@@ -55,7 +30,8 @@ func TestReleaseOnFullDisk(t *testing.T) {
 		"a file":      {40, 128 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := smallDisk(t)
+			dir := t.TempDir()
+			filetest.Mount(t, dir, "size=16m")
 			x := openStore(t, Options{Dir: filepath.Join(dir, "live"), Manual: true, FreezeSpan: 1000 * time.Hour})
 			for i := range 40_000 {
 				x.add(fmt.Sprint("s", i%40), base+int64(i/40)*1000, math.Sqrt(float64(i)))
@@ -69,7 +45,7 @@ func TestReleaseOnFullDisk(t *testing.T) {
 			x.flush()
 			want := x.all()
 			filler := filepath.Join(dir, "filler")
-			fillDisk(t, filler)
+			filetest.Fill(t, filler)
 			before, err := freeBytes(dir)
 			require.NoError(t, err)
 			m.release()
@@ -85,12 +61,13 @@ func TestReleaseOnFullDisk(t *testing.T) {
 }
 
 func TestCheckRoom(t *testing.T) {
-	dir := smallDisk(t)
+	dir := t.TempDir()
+	filetest.Mount(t, dir, "size=16m")
 	x := openStore(t, Options{Dir: filepath.Join(dir, "live"), Manual: true})
 	float := ChunkBytes(Sample{V: 1})
 	require.Greater(t, ChunkBytes(Sample{H: &histogram.Histogram{PositiveBuckets: []int64{1, 2}}}), float)
 	require.NoError(t, x.CheckRoom(float))
 	require.ErrorIs(t, x.CheckRoom(16<<20), syscall.ENOSPC)
-	fillDisk(t, filepath.Join(dir, "filler"))
+	filetest.Fill(t, filepath.Join(dir, "filler"))
 	require.ErrorIs(t, x.CheckRoom(float), syscall.ENOSPC)
 }

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -26,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/deucaliondb/deucalion/fsm"
+	"github.com/deucaliondb/deucalion/internal/filetest"
 	"github.com/deucaliondb/deucalion/test/local"
 )
 
@@ -39,7 +39,7 @@ func TestNewerDataAreRefused(t *testing.T) {
 		says  string
 	}{
 		"snapshot format": {func(t *testing.T, data string) {
-			edit(t, filepath.Join(data, "manifest.json"), func(m map[string]any) { m["version"] = 9 })
+			filetest.Reseal(t, filepath.Join(data, "manifest.json"), func(m map[string]any) { m["version"] = 9 })
 		}, "format version 9"},
 		"level": {raiseLevel, fmt.Sprintf("needs version level 9, this binary knows %d: upgrade", fsm.Level)},
 	} {
@@ -158,26 +158,9 @@ func raiseLevel(t *testing.T, data string) {
 	state := []byte(before + `"min_version":9` + after[1:])
 	require.NoError(t, os.Remove(name)) // it may be hard-linked
 	require.NoError(t, os.WriteFile(name, state, 0o666))
-	edit(t, filepath.Join(data, "manifest.json"), func(m map[string]any) {
+	filetest.Reseal(t, filepath.Join(data, "manifest.json"), func(m map[string]any) {
 		m["state"].(map[string]any)["crc32c"] = crc32.Checksum(state, castagnoli)
 	})
-}
-
-// edit changes a file that is one line of JSON and one with its checksum.
-func edit(t *testing.T, name string, change func(map[string]any)) {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	require.NoError(t, err)
-	line, _, _ := strings.Cut(string(b), "\n")
-	d := json.NewDecoder(strings.NewReader(line))
-	d.UseNumber()
-	var m map[string]any
-	require.NoError(t, d.Decode(&m))
-	change(m)
-	b, err = json.Marshal(m)
-	require.NoError(t, err)
-	b = fmt.Appendf(b, "\n%08x\n", crc32.Checksum(b, castagnoli))
-	require.NoError(t, os.WriteFile(name, b, 0o666))
 }
 
 // propose forwards an entry to s as another node would.
