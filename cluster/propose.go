@@ -119,8 +119,8 @@ func (n *Node) apply(ctx context.Context, entry []byte, t *ticket) (fsm.Result, 
 	if ok {
 		timeout = time.Until(deadline)
 	}
-	if timeout <= 0 {
-		return fsm.Result{}, ctx.Err()
+	if timeout <= 0 { // by the clock; the timer of ctx may be late, and ctx.Err still be nil
+		return fsm.Result{}, context.DeadlineExceeded
 	}
 	if err := n.disk.admit(entry); err != nil {
 		return fsm.Result{}, err

@@ -88,13 +88,12 @@ func (n *Node) handTo(ctx context.Context, to raft.Server) error {
 		f = n.raft.LeadershipTransferToServer(to.ID, to.Address)
 	}
 	err := n.await(ctx, f)
-	for err == nil && n.isLeader() && ctx.Err() == nil {
-		sleep(ctx, 5*time.Millisecond)
+	for err == nil && n.isLeader() {
+		if err = ctx.Err(); err == nil {
+			sleep(ctx, 5*time.Millisecond)
+		}
 	}
 	n.transferring.Store(false)
-	if err == nil && n.isLeader() {
-		err = ctx.Err()
-	}
 	if err != nil {
 		n.metrics.transfers.WithLabelValues("error").Inc()
 		n.watchTransfer()
