@@ -71,6 +71,7 @@ func (n *testNode) flip(pattern string, place float64) {
 // A and B hold an acknowledged entry, C does not. B is wiped while A is down: B and C must not make do without A, for
 // they would lose it.
 func TestAmnesiaWipedVoterDoesNotElect(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, shortRecovery)
 	a, rest := leaderOf(t, nodes)
 	b, c := rest[0], rest[1]
@@ -108,6 +109,7 @@ func TestAmnesiaWipedVoterDoesNotElect(t *testing.T) {
 // While the two others lead and vote, a wiped voter comes back without anybody noticing, and is not forgotten to be
 // amnesiac when it dies on the way.
 func TestAmnesiaIsNotForgotten(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, func(c *cluster.Config) { c.RecoveryWait = time.Hour })
 	leader, rest := leaderOf(t, nodes)
 	leader.writeMany(0, 20)
@@ -132,6 +134,7 @@ func TestAmnesiaIsNotForgotten(t *testing.T) {
 // Two of three have lost everything: nobody can know whether the third has all that was acknowledged. An operator who
 // accepts the loss says so by removing a file.
 func TestAmnesiaOfAMajority(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, shortRecovery)
 	nodes[0].writeMany(0, 20)
 	nodes[2].waitCount(20)
@@ -157,6 +160,7 @@ func TestAmnesiaOfAMajority(t *testing.T) {
 
 // In a cluster of two, the other voter holds all that was committed, so it may lead; the wiped one may not.
 func TestAmnesiaInAClusterOfTwo(t *testing.T) {
+	t.Parallel()
 	a := startNode(t, cluster.Config{NodeID: "a", RecoveryWait: shortWait})
 	a.waitReady()
 	a.writeMany(0, 20)
@@ -184,6 +188,7 @@ func TestAmnesiaInAClusterOfTwo(t *testing.T) {
 
 // A cluster is being formed while its nodes are killed, again and again; whatever they had promised, it forms.
 func TestAmnesiaFormingUnderKills(t *testing.T) {
+	t.Parallel()
 	rounds := 6
 	if testing.Short() {
 		rounds = 2
@@ -222,6 +227,7 @@ func TestAmnesiaFormingUnderKills(t *testing.T) {
 
 // Whoever forms the cluster died after all had promised: they form it with its successor, or wait for it.
 func TestAmnesiaPromiseOutlivesItsTaker(t *testing.T) {
+	t.Parallel()
 	group := []string{"n0", "n1", "n2"}
 	var nodes []*testNode
 	for _, id := range group[1:] {
@@ -255,6 +261,7 @@ func TestAmnesiaPromiseOutlivesItsTaker(t *testing.T) {
 
 // What is damaged on one of three nodes comes back from the others.
 func TestHealFromOthers(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		kind, file string
 		place      float64
@@ -304,6 +311,7 @@ func TestHealFromOthers(t *testing.T) {
 
 // A cluster of one has nobody to ask: it says what is wrong and leaves everything as it is.
 func TestHealNobodyToAsk(t *testing.T) {
+	t.Parallel()
 	for _, file := range []string{"raft/wal/wal-meta.db", "raft/stable.db", "raft/wal/0*.wal"} {
 		t.Run(file, func(t *testing.T) {
 			n := startNode(t, cluster.Config{Peers: nil})
@@ -330,6 +338,7 @@ func TestHealNobodyToAsk(t *testing.T) {
 
 // The leader hands over to a node that has a vote.
 func TestAmnesiaGetsNoLeadership(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, func(c *cluster.Config) { c.RecoveryWait = time.Hour })
 	leader, rest := leaderOf(t, nodes)
 	leader.writeMany(0, 5)

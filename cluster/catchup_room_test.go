@@ -37,6 +37,7 @@ func (n *testNode) noRoom() {
 // A node without room for what it lacks does not begin to fetch it and says how much it needs; a fetch ends when the disk
 // gets full; what was fetched keeps no process from starting; and with room it goes on by itself.
 func TestCatchUpNeedsRoom(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, func(c *cluster.Config) { c.SnapshotMaxRate = 60_000 })
 	n, total := l.behind, l.leader.offered()
 	n.wipe()
@@ -93,6 +94,7 @@ func TestOpenSnapshotsDropsWhatFillsTheDisk(t *testing.T) {
 
 // Without a watcher it is the system that says so.
 func TestCatchUpOnADiskThatIsFull(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, nil)
 	n := l.behind
 	n.wipe()

@@ -113,6 +113,7 @@ func TestSourceLeaseKeepsTheSnapshot(t *testing.T) {
 
 // All transfers together keep to the rate.
 func TestSourceRate(t *testing.T) {
+	t.Parallel()
 	const rate = 400_000
 	s := testStore(t, t.TempDir())
 	id := local(t, s, 5)

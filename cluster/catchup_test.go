@@ -17,6 +17,7 @@ import (
 )
 
 func TestCatchUpFetchesOnlyWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, nil)
 	n, total := l.behind, l.leader.offered()
 	n.start()
@@ -41,6 +42,7 @@ func TestCatchUpFetchesOnlyWhatIsMissing(t *testing.T) {
 }
 
 func TestCatchUpOfAWipedNode(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, nil)
 	n, total := l.behind, l.leader.offered()
 	n.wipe()
@@ -52,6 +54,7 @@ func TestCatchUpOfAWipedNode(t *testing.T) {
 
 // A connection that breaks in the middle of a file goes on where it was.
 func TestCatchUpResumes(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, nil)
 	n, total := l.behind, l.leader.offered()
 	n.wipe()
@@ -64,6 +67,7 @@ func TestCatchUpResumes(t *testing.T) {
 }
 
 func TestCatchUpResumesAfterACrash(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, func(c *cluster.Config) { c.SnapshotMaxRate = 100_000 })
 	n, total := l.behind, l.leader.offered()
 	n.wipe()
@@ -108,6 +112,7 @@ func (n *testNode) chunkFiles() []string {
 
 // A node that was cut off, and has applied more than is in its snapshot, keeps all of that.
 func TestCatchUpOfANodeThatWasCutOff(t *testing.T) {
+	t.Parallel()
 	l := newEven(t, func(c *cluster.Config) { c.SnapshotMaxRate = 100_000 })
 	n := l.behind
 	last := l.total - l.missing
@@ -136,6 +141,7 @@ func TestCatchUpOfANodeThatWasCutOff(t *testing.T) {
 
 // A block that has rotted on this node's own disk is taken from the other one.
 func TestCatchUpReplacesADamagedBlock(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, nil)
 	n, total := l.behind, l.leader.offered()
 	files := n.chunkFiles()
@@ -149,6 +155,7 @@ func TestCatchUpReplacesADamagedBlock(t *testing.T) {
 
 // A file that is changed on its way is fetched again.
 func TestCatchUpRepeatsAChangedFile(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, nil)
 	n, total := l.behind, l.leader.offered()
 	n.wipe()
@@ -162,6 +169,7 @@ func TestCatchUpRepeatsAChangedFile(t *testing.T) {
 
 // A file that is damaged on the source's disk is never installed.
 func TestCatchUpRefusesWhatHasRottedAtTheSource(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, nil)
 	n := l.behind
 	n.wipe()
@@ -182,6 +190,7 @@ func TestCatchUpRefusesWhatHasRottedAtTheSource(t *testing.T) {
 
 // A fetch goes on when the leader changes, and its result is the base for the new leader's snapshot.
 func TestCatchUpSurvivesANewLeader(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, func(c *cluster.Config) { c.SnapshotMaxRate = 300_000 })
 	n, total := l.behind, l.leader.offered()
 	n.wipe()
@@ -200,6 +209,7 @@ func TestCatchUpSurvivesANewLeader(t *testing.T) {
 
 // A source that dies is replaced by the next leader.
 func TestCatchUpWithoutItsSource(t *testing.T) {
+	t.Parallel()
 	l := newLagging(t, func(c *cluster.Config) { c.SnapshotMaxRate = 300_000 })
 	n := l.behind
 	n.wipe()
@@ -218,6 +228,7 @@ func TestCatchUpWithoutItsSource(t *testing.T) {
 }
 
 func TestCatchUpRate(t *testing.T) {
+	t.Parallel()
 	const rate = 400_000
 	l := newLagging(t, func(c *cluster.Config) { c.SnapshotMaxRate = rate })
 	n, total := l.behind, l.leader.offered()
@@ -239,6 +250,7 @@ func TestCatchUpRate(t *testing.T) {
 
 // While its newest snapshot is being fetched a node makes no other one, unless the log gets far too long.
 func TestNoSnapshotWhileOneIsFetched(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, cluster.Config{SnapshotEntries: 40})
 	n.waitReady()
 	n.writeMany(0, 100)

@@ -37,6 +37,7 @@ func (n *testNode) clockOffset(other *testNode) time.Duration {
 
 // A node whose clock is wrong steps aside, believes the others, and is back when its clock is.
 func TestClockOfOneNodeWrong(t *testing.T) {
+	t.Parallel()
 	nodes, off := startWithClocks(t)
 	for _, by := range []time.Duration{2 * time.Hour, -2 * time.Hour} {
 		leader, rest := leaderOf(t, nodes)
@@ -69,6 +70,7 @@ func TestClockOfOneNodeWrong(t *testing.T) {
 
 // The only one that can lead goes on leading; a node that starts with a wrong clock is not ready at all.
 func TestClockWrongWithoutSuccessor(t *testing.T) {
+	t.Parallel()
 	nodes, off := startWithClocks(t)
 	leader, rest := leaderOf(t, nodes)
 	rest[0].stop()
@@ -100,6 +102,7 @@ func TestClockWrongWithoutSuccessor(t *testing.T) {
 
 // What would be in the future by one of the clocks is not imported, and may come again.
 func TestImportByWrongClock(t *testing.T) {
+	t.Parallel()
 	nodes, off := startWithClocks(t)
 	waitLevel(t, nodes)
 	n := nodes[1]

@@ -14,6 +14,7 @@ import (
 
 // A node that hears of no majority is not ready, long before its state is too old to be read.
 func TestReadyNeedsContact(t *testing.T) {
+	t.Parallel()
 	const stale = 10 * time.Minute
 	nodes := startCluster(t, func(c *cluster.Config) { c.MaxStaleness = stale })
 	_, rest := leaderOf(t, nodes)

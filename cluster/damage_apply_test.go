@@ -45,6 +45,7 @@ func (n *testNode) waitBlock(at int64) {
 // A node meets a damaged block when it applies an entry, with no scrub that would come by itself: it decides nothing, ends,
 // and has everything right after its next start.
 func TestDamageMetInApply(t *testing.T) {
+	t.Parallel()
 	ended := make(chan string, 3)
 	nodes := startCluster(t, func(c *cluster.Config) {
 		id := c.NodeID

@@ -36,6 +36,7 @@ func (l *logged) String() string {
 
 // One value of one node changes, with all checksums right: the duty finds it with nobody asking, and everybody is told.
 func TestDigestDutyFindsOneChangedValue(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, func(c *cluster.Config) { c.DigestInterval = 200 * time.Millisecond })
 	nodes[0].writeMany(0, 40)
 	b := nodes[0].fsm.NewBatch() // so much later that the others' partition counts as complete

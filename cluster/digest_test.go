@@ -69,6 +69,7 @@ func (n *testNode) statusOf(id string) *cluster.DigestStatus {
 // One value of one node changes on disk, with all checksums right: only a comparison of content can find it, and it
 // names the node.
 func TestDigestFindsOneChangedValue(t *testing.T) {
+	t.Parallel()
 	// The damage done below would end the process, which would repair it.
 	nodes := startCluster(t, func(c *cluster.Config) { c.OnFatal = func(error) {} })
 	nodes[0].writeMany(0, 40)
@@ -118,6 +119,7 @@ func TestDigestFindsOneChangedValue(t *testing.T) {
 
 // The duty runs by itself, on the leader, and covers what is complete.
 func TestDigestDuty(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, func(c *cluster.Config) { c.DigestInterval = 200 * time.Millisecond })
 	const hour = 3_600_000
 	b := nodes[0].fsm.NewBatch()
@@ -148,6 +150,7 @@ func TestDigestDuty(t *testing.T) {
 
 // An old member holds new kinds of entries up; once it is upgraded they flow, and then an old binary is refused.
 func TestLevels(t *testing.T) {
+	t.Parallel()
 	nodes := startClusterAt(t, func(i int) uint32 { return []uint32{0, 0, 1}[i] })
 	old := nodes[2]
 	leader, _ := leaderOf(t, nodes)

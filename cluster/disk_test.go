@@ -44,6 +44,7 @@ func (n *testNode) waitDisk(level string) {
 
 // A node with little room steps aside while the others have room, and is back by itself when it has room again.
 func TestDiskOneNodeLow(t *testing.T) {
+	t.Parallel()
 	nodes, free := startWithDisks(t)
 	leader, _ := leaderOf(t, nodes)
 	leader.writeMany(0, 20)
@@ -93,6 +94,7 @@ func TestDiskTooFullToStart(t *testing.T) {
 
 // When all are low, appends are refused at once and what makes room is not; below half, nothing is taken.
 func TestDiskAllLow(t *testing.T) {
+	t.Parallel()
 	nodes, free := startWithDisks(t)
 	leader, rest := leaderOf(t, nodes)
 	leader.writeMany(0, 20)

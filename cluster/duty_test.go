@@ -20,6 +20,7 @@ import (
 
 // A duty runs on the leader, has everything that was acknowledged before, and moves with the leadership.
 func TestDutyFollowsTheLeader(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	var running atomic.Int32
 	began := make(chan *testNode, 16)
@@ -58,6 +59,7 @@ func TestDutyFollowsTheLeader(t *testing.T) {
 
 // Only a leader with a majority behind it is confirmed.
 func TestConfirmLeader(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	leader, rest := leaderOf(t, nodes)
 	require.NoError(t, leader.ConfirmLeader(t.Context()))
@@ -69,6 +71,7 @@ func TestConfirmLeader(t *testing.T) {
 }
 
 func TestAttributesSpread(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	changed := nodes[2].MembersChanged()
 	nodes[0].SetAttribute("scrape", "1")
@@ -93,6 +96,7 @@ func TestAttributesSpread(t *testing.T) {
 }
 
 func TestAskPeer(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

@@ -42,6 +42,7 @@ func (s *stores) verify(dir string) error {
 
 // One flipped bit anywhere in log, meta data or vote is found at the next start, or changes nothing.
 func TestEveryFlippedBitIsFound(t *testing.T) {
+	t.Parallel()
 	const entries = 40
 	for _, kind := range []string{LogStoreWAL, LogStoreBoltDB} {
 		whole := t.TempDir()

@@ -98,6 +98,7 @@ func waitLevel(t *testing.T, nodes []*testNode) {
 
 // An import through a follower is on all nodes when the call returns. Where there was a sample, that one stays.
 func TestImport(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	waitLevel(t, nodes)
 	_, rest := leaderOf(t, nodes)
@@ -150,6 +151,7 @@ func TestImportWarnsOfExternalLabels(t *testing.T) {
 // A node that is down during an import gets the blocks from another one when it comes to the entry, also in a second
 // life, and without the node that was given them.
 func TestImportMissed(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	waitLevel(t, nodes)
 	leader, rest := leaderOf(t, nodes)
@@ -176,6 +178,7 @@ func TestImportMissed(t *testing.T) {
 
 // The files go when no log has the entry any more.
 func TestImportTidied(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, func(c *cluster.Config) { c.TrailingLogBytes, c.LogSegmentBytes = 1, 64<<10 })
 	waitLevel(t, nodes)
 	leader, _ := leaderOf(t, nodes)
@@ -260,6 +263,7 @@ func missedImport(t *testing.T) (there []*testNode, down *testNode) {
 
 // A node that cannot have the blocks now waits for them, and can be stopped meanwhile.
 func TestImportAwaited(t *testing.T) {
+	t.Parallel()
 	there, down := missedImport(t)
 	hide := func(from, to string) {
 		for _, n := range there {
@@ -288,6 +292,7 @@ func TestImportAwaited(t *testing.T) {
 
 // When nobody has the blocks any more, a node that needs them stops, and says why.
 func TestImportLost(t *testing.T) {
+	t.Parallel()
 	there, down := missedImport(t)
 	for _, n := range there {
 		require.NoError(t, os.RemoveAll(filepath.Join(n.cfg.Dir, "imports")))

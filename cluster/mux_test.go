@@ -59,6 +59,7 @@ func TestMuxRefusesGarbage(t *testing.T) {
 }
 
 func TestMuxSilentConnections(t *testing.T) {
+	t.Parallel()
 	x := testMux(t)
 	oldest := dial(t, x)
 	require.Eventually(t, func() bool {

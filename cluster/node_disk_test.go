@@ -20,6 +20,7 @@ import (
 
 // A wiped follower gets a snapshot, and the leader's log no longer begins at 1.
 func TestInstallSnapshot(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{cluster.LogStoreWAL, cluster.LogStoreBoltDB} {
 		t.Run(kind, func(t *testing.T) {
 			nodes := startCluster(t, func(c *cluster.Config) {
@@ -86,6 +87,7 @@ func TestDamagedSnapshot(t *testing.T) {
 
 // A node that comes later is added, caught up and promoted; one of another cluster is not.
 func TestJoinLater(t *testing.T) {
+	t.Parallel()
 	first := startNode(t, cluster.Config{NodeID: "a"})
 	first.waitReady()
 	first.writeMany(0, 20)
@@ -117,6 +119,7 @@ func TestJoinLater(t *testing.T) {
 
 // Two live nodes with one id: the later one is reported and does not take over.
 func TestSameIDTwice(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	_, rest := leaderOf(t, nodes)
 	victim := rest[0]
@@ -144,6 +147,7 @@ func TestSameIDTwice(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, cluster.Config{NodeID: "a", MaxInFlightBytes: 1 << 20})
 	n.waitReady()
 	_, err := n.Propose(t.Context(), make([]byte, cluster.MaxEntryBytes+1))

@@ -42,6 +42,7 @@ func TestSingleNodeIsReadyAtOnce(t *testing.T) {
 }
 
 func TestThreeNodes(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	for i, n := range nodes {
 		n.mustWrite(i)
@@ -80,6 +81,7 @@ func TestThreeNodes(t *testing.T) {
 
 // Reads on every node see what was acknowledged before on any.
 func TestReadIndexSeesEarlierWrites(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	for i := range 60 {
 		nodes[i%3].mustWrite(i)
@@ -94,6 +96,7 @@ func TestReadIndexSeesEarlierWrites(t *testing.T) {
 }
 
 func TestLeaderLost(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	leader, rest := leaderOf(t, nodes)
 	leader.writeMany(0, 20)
@@ -126,6 +129,7 @@ func TestLeaderLost(t *testing.T) {
 
 // A graceful stop of the leader costs the others' clients nothing but a retry.
 func TestLeaderStopsGracefully(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	leader, rest := leaderOf(t, nodes)
 	var wg sync.WaitGroup
@@ -146,6 +150,7 @@ func TestLeaderStopsGracefully(t *testing.T) {
 
 // All nodes come back at once with new addresses; each knows only one stale peer address and one good one.
 func TestAllNodesWithNewAddresses(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	nodes[0].writeMany(0, 30)
 	for _, n := range nodes {

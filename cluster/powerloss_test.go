@@ -153,6 +153,7 @@ func writeAt(path string, c change) error {
 
 // The power of all nodes fails under load, again and again: what was acknowledged is there afterwards.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	disks := map[string]*disk{}
 	nodes := startCluster(t, func(c *cluster.Config) {
 		d := newDisk()

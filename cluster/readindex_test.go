@@ -16,6 +16,7 @@ import (
 // A leader that reaches no other voter gives no read index and acknowledges no write, also as long as Raft still takes
 // it for the leader: it cannot know whether others lead by now.
 func TestLeaderWithoutMajority(t *testing.T) {
+	t.Parallel()
 	w := newNetwork()
 	nodes := startPartitioned(t, w)
 	asked := 0

@@ -67,6 +67,7 @@ func requireEqualData(t *testing.T, n *testNode, members int) {
 }
 
 func TestRemovePeerRefused(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	leader, rest := leaderOf(t, nodes)
 	for _, n := range nodes {
@@ -92,6 +93,7 @@ func TestRemovePeerRefused(t *testing.T) {
 
 // One of the two voters that would be left has lost its memory: if the leader died then, nobody could ever be elected.
 func TestRemovePeerNeverBelowTheQuorum(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, func(c *cluster.Config) { c.RecoveryWait = time.Hour })
 	leader, rest := leaderOf(t, nodes)
 	leader.writeMany(0, 5)
@@ -112,6 +114,7 @@ func TestRemovePeerNeverBelowTheQuorum(t *testing.T) {
 // A dead node is removed through a follower; the others go on as two. It stays out while it is dead, and comes back with
 // what it had.
 func TestRemovedPeerComesBackWithItsData(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, shortRecovery)
 	leader, rest := leaderOf(t, nodes)
 	gone, other := rest[0], rest[1]
@@ -157,6 +160,7 @@ func TestRemovedPeerComesBackWithItsData(t *testing.T) {
 }
 
 func TestRemovedPeerComesBackEmpty(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, shortRecovery)
 	leader, rest := leaderOf(t, nodes)
 	gone, other := rest[0], rest[1]
@@ -186,6 +190,7 @@ func TestRemovedPeerComesBackEmpty(t *testing.T) {
 
 // A fourth node becomes a voter, dies and is removed; three are left, of which one may die.
 func TestRemoveFourthPeer(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, shortRecovery)
 	nodes[0].writeMany(0, 20)
 	fourth := startNode(t, cluster.Config{NodeID: "n3", Peers: []string{nodes[0].GossipAddress()}, RecoveryWait: shortWait})

@@ -36,6 +36,7 @@ func spoil(t *testing.T, dir string) {
 // A snapshot that cannot be restored is set aside; the one before it and the log, or the other nodes, give back what was
 // in it.
 func TestRestoreFallsBack(t *testing.T) {
+	t.Parallel()
 	for _, all := range []bool{false, true} {
 		name := "the one before"
 		if all {
@@ -71,6 +72,7 @@ func TestRestoreFallsBack(t *testing.T) {
 
 // What rots in the files that a delete replaces is found on a running node, and the node gets well by a restart.
 func TestRottenMetaIsRepaired(t *testing.T) {
+	t.Parallel()
 	fatal := make(chan error, 3)
 	var nodes []*testNode
 	for i := range 3 {

@@ -14,6 +14,7 @@ import (
 )
 
 func TestTransferLeadership(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	leader, _ := leaderOf(t, nodes)
 	require.NoError(t, leader.TransferLeadership(t.Context(), ""))
@@ -41,6 +42,7 @@ func TestTransferLeadership(t *testing.T) {
 }
 
 func TestTransferLeadershipRefused(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, nil)
 	leader, rest := leaderOf(t, nodes)
 	for _, n := range nodes {
