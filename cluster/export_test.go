@@ -47,6 +47,13 @@ func (n *Node) HoldTransfer(on bool) { n.transferring.Store(on) }
 // ListenAddress is where this node listens, whatever it advertises.
 func (n *Node) ListenAddress() string { return n.mux.ln.Addr().String() }
 
+// Connections counts those that others have made to this node.
+func (n *Node) Connections() int {
+	n.mux.mu.Lock()
+	defer n.mux.mu.Unlock()
+	return len(n.mux.conns)
+}
+
 // SetPatience changes how long a catch-up waits for a silent source.
 func (n *Node) SetPatience(d time.Duration) { n.catchUp.patience = d }
 

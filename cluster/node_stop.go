@@ -76,7 +76,7 @@ func (n *Node) stopRaft(ctx context.Context) error {
 	n.persistStop()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopRaft)
 	defer cancel()
-	defer close(n.dead)
+	defer n.raftEnded()
 	if err := n.await(ctx, n.endRaft()); err != nil {
 		return fmt.Errorf("raft did not stop: %w", err)
 	}
@@ -89,3 +89,6 @@ func (n *Node) endRaft() raft.Future {
 	n.raftOnce.Do(func() { n.raftEnd = n.raft.Shutdown() })
 	return n.raftEnd
 }
+
+// raftEnded ends the waits for Raft's futures.
+func (n *Node) raftEnded() { n.deadOnce.Do(func() { close(n.dead) }) }
