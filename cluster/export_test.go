@@ -112,3 +112,10 @@ func (c *Config) SetFree(free func() int64) {
 
 // TidyImports removes what no log needs any more.
 func (n *Node) TidyImports() { n.imports.tidyOnce(importKeep) }
+
+// ConfiguredAddress is where this node would look for node id if gossip had never told of it.
+func (n *Node) ConfiguredAddress(id string) string {
+	b := addressBook{}
+	b.raft.Store(n.raft)
+	return b.lookup(id)
+}
