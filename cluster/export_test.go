@@ -6,6 +6,7 @@ package cluster
 import (
 	"context"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -43,6 +44,12 @@ func (n *Node) ClusterID() string { return n.clusterID() }
 
 // HoldTransfer makes this node behave as during a leadership transfer.
 func (n *Node) HoldTransfer(on bool) { n.transferring.Store(on) }
+
+// HoldSnapshots makes this node's snapshots wait, until release is called.
+func (n *Node) HoldSnapshots() (release func()) {
+	n.snapshotMu.Lock()
+	return sync.OnceFunc(n.snapshotMu.Unlock)
+}
 
 // ListenAddress is where this node listens, whatever it advertises.
 func (n *Node) ListenAddress() string { return n.mux.ln.Addr().String() }

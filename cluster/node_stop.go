@@ -59,6 +59,11 @@ func (n *Node) HandOver(ctx context.Context) {
 }
 
 func (n *Node) lastSnapshot(ctx context.Context) {
+	// A leader that was not handed over takes no writes any more, and the others elect only when its Raft has ended.
+	if n.isLeader() && len(voters(n.servers())) > 1 {
+		n.logger.Warn("No snapshot before the stop, for this node still leads; the next start will replay the log")
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, stopSnapshot)
 	defer cancel()
 	index, _ := n.snapshots.newest()
