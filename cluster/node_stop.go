@@ -59,7 +59,9 @@ func (n *Node) HandOver(ctx context.Context) {
 }
 
 func (n *Node) lastSnapshot(ctx context.Context) {
-	// A leader that was not handed over takes no writes any more, and the others elect only when its Raft has ended.
+	// A leader takes no writes any more here, and the others elect only when its Raft has ended. Another node that stops may
+	// have handed over to this one just now.
+	n.HandOver(ctx)
 	if n.isLeader() && len(voters(n.servers())) > 1 {
 		n.logger.Warn("No snapshot before the stop, for this node still leads; the next start will replay the log")
 		return
