@@ -76,7 +76,8 @@ func (b *addressBook) lookup(id string) string {
 	if r := b.raft.Load(); r != nil {
 		for _, s := range r.GetConfiguration().Configuration().Servers {
 			if string(s.ID) == id {
-				return string(s.Address)
+				_, addr := splitTarget(s.Address) // see member.configured
+				return addr
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/deucaliondb/deucalion/fsm"
 	"github.com/deucaliondb/deucalion/internal/fault"
 )
 
@@ -74,7 +75,8 @@ func (c *catchUp) receive(o *offer, dst string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.poke()
-	if !o.same(c.ready) {
+	installed := c.store.find(o.Index, o.Term) != nil && holds(c.node.fsm, o.manifest)
+	if !installed && !o.same(c.ready) {
 		c.newest = o
 		return fmt.Errorf("%w: %s of node %s", errCatchingUp, o.Snapshot, o.Node)
 	}
@@ -83,12 +85,21 @@ func (c *catchUp) receive(o *offer, dst string) error {
 	if p := c.progress; p != nil && p.get().Snapshot == o.Snapshot { // not that of a fetch that goes on
 		c.progress = nil
 	}
+	if installed {
+		return errInstalled
+	}
 	if err := os.Remove(dst); err != nil {
 		return err
 	}
 	// Its blocks also lie in incoming/blocks until the fetcher tidies up, so if what follows fails, putting it
 	// together again costs no transfer.
 	return os.Rename(c.dataDir(o), dst)
+}
+
+// holds tells whether f is in the state of a snapshot, which its index and term name.
+func holds(f *fsm.FSM, m fsm.Manifest) bool {
+	index, term := f.Applied()
+	return index == m.Index && term == m.Term
 }
 
 // poke wakes the fetcher.

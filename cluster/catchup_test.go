@@ -266,3 +266,18 @@ func TestNoSnapshotWhileOneIsFetched(t *testing.T) {
 	n.writeMany(250, 100+8*40*5/4+20) // with the largest jitter
 	n.eventually("a snapshot in spite of it", func() bool { return made() > before })
 }
+
+// The answer of a node that has installed the snapshot is lost: cut off, or later than the leader waits.
+func TestCatchUpWhoseAnswerIsLost(t *testing.T) {
+	l := newLagging(t, nil)
+	n := l.behind
+	n.proxy.mute.Store(true)
+	n.start()
+	_, offered := l.leader.newest()
+	n.eventually("installed", func() bool { applied, _ := n.fsm.Applied(); return applied >= offered.Index })
+	lost := n.proxy.muted.Load() + 5 // heartbeats are answered after the offer
+	n.eventually("answers are lost", func() bool { return n.proxy.muted.Load() >= lost })
+	n.proxy.mute.Store(false)
+	l.caughtUp(t)
+	require.Equal(t, 1.0, n.metric("deucalion_raft_snapshot_installs_total"))
+}

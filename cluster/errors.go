@@ -48,4 +48,6 @@ var (
 	// errCatchingUp is the answer to a leader whose snapshot is not here yet. Its text travels through Raft, and
 	// logging.go knows it by the text.
 	errCatchingUp = errors.New("the snapshot is being fetched")
+	// errInstalled: what a leader offers has been installed; it has not got the answer.
+	errInstalled = errors.New("the snapshot is installed")
 )

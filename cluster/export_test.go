@@ -6,6 +6,7 @@ package cluster
 import (
 	"context"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -44,8 +45,21 @@ func (n *Node) ClusterID() string { return n.clusterID() }
 // HoldTransfer makes this node behave as during a leadership transfer.
 func (n *Node) HoldTransfer(on bool) { n.transferring.Store(on) }
 
+// HoldSnapshots makes this node's snapshots wait, until release is called.
+func (n *Node) HoldSnapshots() (release func()) {
+	n.snapshotMu.Lock()
+	return sync.OnceFunc(n.snapshotMu.Unlock)
+}
+
 // ListenAddress is where this node listens, whatever it advertises.
 func (n *Node) ListenAddress() string { return n.mux.ln.Addr().String() }
+
+// Connections counts those that others have made to this node.
+func (n *Node) Connections() int {
+	n.mux.mu.Lock()
+	defer n.mux.mu.Unlock()
+	return len(n.mux.conns)
+}
 
 // SetPatience changes how long a catch-up waits for a silent source.
 func (n *Node) SetPatience(d time.Duration) { n.catchUp.patience = d }
@@ -105,3 +119,10 @@ func (c *Config) SetFree(free func() int64) {
 
 // TidyImports removes what no log needs any more.
 func (n *Node) TidyImports() { n.imports.tidyOnce(importKeep) }
+
+// ConfiguredAddress is where this node would look for node id if gossip had never told of it.
+func (n *Node) ConfiguredAddress(id string) string {
+	b := addressBook{}
+	b.raft.Store(n.raft)
+	return b.lookup(id)
+}

@@ -5,19 +5,28 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"reflect"
 
 	"github.com/hashicorp/raft"
 )
 
-// await waits for a future of Raft, or until ctx ends. When Raft ends first, the error is raft.ErrRaftShutdown.
+// await waits for a future of Raft, or until ctx ends. When Raft ends first, or has ended, the error wraps ErrStopped, or
+// ErrFSMFailed if that is why.
 func (n *Node) await(ctx context.Context, f raft.Future) error {
 	f = n.ending(f)
 	done := make(chan error, 1)
 	go func() { done <- f.Error() }() // ends with Raft at the latest
 	select {
 	case err := <-done:
-		return err
+		switch {
+		case !errors.Is(err, raft.ErrRaftShutdown):
+			return err
+		case n.fsmFailed():
+			return fmt.Errorf("%w: %w", ErrFSMFailed, err)
+		}
+		return fmt.Errorf("%w: %w", ErrStopped, err)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -60,7 +60,7 @@ func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
 			}
 		case !ok && (m.mayJoin(ours) || n.emptied(ctx, m)):
 			n.logger.Info("Adding a node as non-voter", "id", m.ID, "address", m.RaftAddress)
-			return n.change(ctx, n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.RaftAddress), 0, changeTimeout))
+			return n.change(ctx, n.raft.AddNonvoter(raft.ServerID(m.ID), m.configured(known), 0, changeTimeout))
 		case ok && s.Suffrage != raft.Voter && n.caughtUp(ctx, m.ID, good):
 			delete(good, m.ID)
 			n.logger.Info("A node has caught up and becomes a voter", "id", m.ID)
@@ -68,6 +68,18 @@ func (n *Node) reconcile(ctx context.Context, good map[string]int) error {
 		}
 	}
 	return nil
+}
+
+// configured is the address under which m enters the configuration. Raft takes none twice, and another member, which has
+// moved on, may stand there with it: then m's id goes before it, as in those that addressBook.ServerAddr gives.
+func (m member) configured(known map[string]raft.Server) raft.ServerAddress {
+	address := raft.ServerAddress(m.RaftAddress)
+	for _, s := range known {
+		if s.Address == address {
+			return raft.ServerAddress(m.ID) + "@" + address
+		}
+	}
+	return address
 }
 
 // mayJoin: a fresh node, or one that was of this cluster before. One with state that has not told its cluster id yet

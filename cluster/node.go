@@ -58,6 +58,7 @@ type Node struct {
 	draining     atomic.Bool   // StopServing was called
 	stopped      chan struct{} // closed when proposals are refused
 	dead         chan struct{} // closed when Raft has ended: its futures may never answer
+	deadOnce     sync.Once
 	fatalOnce    sync.Once
 	raftOnce     sync.Once
 	raftEnd      raft.Future // set by raftOnce

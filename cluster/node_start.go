@@ -172,6 +172,11 @@ func (n *Node) watchFSM(ctx context.Context) {
 	case errors.Is(n.fsm.Err(), storage.ErrWrite): // like a write to the log that fails
 		n.fatal(n.fsm.Err())
 	}
+	// Only the end closes Raft's transport, and answers what Raft has forgotten. Else each message of the other nodes would
+	// keep a connection and a goroutine for as long as this process goes on.
+	if n.await(ctx, n.endRaft()) == nil {
+		n.raftEnded()
+	}
 }
 
 // abort releases what a failed Start has opened.
@@ -181,7 +186,7 @@ func (n *Node) abort() {
 	if n.raft != nil {
 		_ = n.endRaft().Error()
 	}
-	close(n.dead)
+	n.raftEnded()
 	if n.gossip != nil {
 		_ = n.gossip.close(0)
 	}

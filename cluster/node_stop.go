@@ -59,6 +59,13 @@ func (n *Node) HandOver(ctx context.Context) {
 }
 
 func (n *Node) lastSnapshot(ctx context.Context) {
+	// A leader takes no writes any more here, and the others elect only when its Raft has ended. Another node that stops may
+	// have handed over to this one just now.
+	n.HandOver(ctx)
+	if n.isLeader() && len(voters(n.servers())) > 1 {
+		n.logger.Warn("No snapshot before the stop, for this node still leads; the next start will replay the log")
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, stopSnapshot)
 	defer cancel()
 	index, _ := n.snapshots.newest()
@@ -76,7 +83,7 @@ func (n *Node) stopRaft(ctx context.Context) error {
 	n.persistStop()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopRaft)
 	defer cancel()
-	defer close(n.dead)
+	defer n.raftEnded()
 	if err := n.await(ctx, n.endRaft()); err != nil {
 		return fmt.Errorf("raft did not stop: %w", err)
 	}
@@ -89,3 +96,6 @@ func (n *Node) endRaft() raft.Future {
 	n.raftOnce.Do(func() { n.raftEnd = n.raft.Shutdown() })
 	return n.raftEnd
 }
+
+// raftEnded ends the waits for Raft's futures.
+func (n *Node) raftEnded() { n.deadOnce.Do(func() { close(n.dead) }) }

@@ -148,6 +148,27 @@ func TestLeaderStopsGracefully(t *testing.T) {
 	leader.waitCount(40)
 }
 
+// A leader that stops and cannot hand over makes no snapshot first: all writes would wait for that.
+func TestLeaderStopsWithoutHandingOver(t *testing.T) {
+	nodes := startCluster(t, nil)
+	leader, rest := leaderOf(t, nodes)
+	leader.HoldTransfer(true)
+	release := leader.HoldSnapshots()
+	defer release()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		leader.stop()
+	}()
+	rest[0].eventually("another leader", func() bool {
+		id, ok := rest[0].Leader()
+		return ok && id != leader.ID()
+	})
+	rest[0].mustWrite(1)
+	release()
+	<-stopped
+}
+
 // All nodes come back at once with new addresses; each knows only one stale peer address and one good one.
 func TestAllNodesWithNewAddresses(t *testing.T) {
 	t.Parallel()

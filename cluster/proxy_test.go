@@ -25,6 +25,9 @@ type proxy struct {
 	cuts  atomic.Int64 // connections that were broken
 	flips atomic.Int64
 
+	mute  atomic.Bool // no answer to Raft arrives
+	muted atomic.Int64
+
 	mu     sync.Mutex // protects the following
 	closed bool
 	conns  map[net.Conn]struct{}
@@ -90,6 +93,10 @@ func (p *proxy) answers(c io.Writer, s io.Reader, rpc bool) {
 	for {
 		n, err := s.Read(buf)
 		if err != nil {
+			return
+		}
+		if !rpc && p.mute.Load() {
+			p.muted.Add(1)
 			return
 		}
 		if at := p.flip.Load(); rpc && at > total && at < total+int64(n) && p.flip.CompareAndSwap(at, 0) {

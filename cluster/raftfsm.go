@@ -86,6 +86,10 @@ func (a *raftFSM) Restore(rc io.ReadCloser) error {
 	for {
 		switch r := rc.(type) {
 		case *snapshotReader:
+			m, err := fsm.ReadManifest(r.dir)
+			if err == nil && holds(a.fsm, m) && !a.failed() {
+				return nil // restored before, and the leader has not got the answer, perhaps because it took too long
+			}
 			a.metrics.installs.Inc()
 			if err := a.fsm.Restore(r.dir); err != nil {
 				return err

@@ -89,7 +89,12 @@ func (k *snapshotSink) Close() error {
 
 func (k *snapshotSink) finish() error {
 	if k.offer != nil {
-		if err := k.takeOffer(); err != nil {
+		err := k.takeOffer()
+		if m := k.store.find(k.meta.Raft.Index, k.meta.Raft.Term); m != nil && errors.Is(err, errInstalled) {
+			k.meta = *m // ID, which Raft opens next, is the installed one's
+			return os.RemoveAll(k.dir)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -50,7 +50,8 @@ type SnapshotStore struct {
 	dead  map[string]struct{} // reaped while pinned
 }
 
-// receiveFunc moves the files of an offered snapshot into dst, an empty directory; or it returns errCatchingUp.
+// receiveFunc moves the files of an offered snapshot into dst, an empty directory; or it returns errCatchingUp, or
+// errInstalled.
 type receiveFunc func(o *offer, dst string) error
 
 // verifyAllName is a file in the data directory. While it is there the next OpenSnapshots reads every byte.
@@ -239,6 +240,18 @@ func (s *SnapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 func (s *SnapshotStore) findLocked(id string) *snapshotMeta {
 	for _, m := range s.metas {
 		if m.Raft.ID == id {
+			return m
+		}
+	}
+	return nil
+}
+
+// find returns a snapshot of that index and term, nil when there is none.
+func (s *SnapshotStore) find(index, term uint64) *snapshotMeta {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.metas {
+		if m.Raft.Index == index && m.Raft.Term == term {
 			return m
 		}
 	}

@@ -133,7 +133,8 @@ func (n *Node) Nodes(ctx context.Context) []NodeStatus {
 }
 
 func (n *Node) nodeStatus(ctx context.Context, s raft.Server) NodeStatus {
-	st := NodeStatus{ID: string(s.ID), RaftAddress: string(s.Address), Voter: s.Suffrage == raft.Voter}
+	_, address := splitTarget(s.Address)
+	st := NodeStatus{ID: string(s.ID), RaftAddress: address, Voter: s.Suffrage == raft.Voter}
 	if a := n.gossip.lastRaftAddress(st.ID); a != "" {
 		st.RaftAddress = a
 	}

@@ -24,7 +24,7 @@ const transferTimeout = 5 * time.Second
 // TransferLeadership moves the leadership to the voter id, with "" to the one that is furthest, and returns when this node
 // knows the new leader. It works on any node; that id leads already is no error. Bounded by ctx, 10 s if it has no
 // deadline. Errors: ErrUnknownNode and ErrRefused (nothing was done), ErrTransfer (it was tried: there is a leader, perhaps the
-// same one), ErrNoLeader, ErrStopped.
+// same one), ErrNoLeader, ErrStopped, ErrFSMFailed.
 func (n *Node) TransferLeadership(ctx context.Context, id string) error {
 	reply, _, err := n.atLeader(ctx, rpcTransfer, id, n.transferHere)
 	if err != nil {
@@ -37,6 +37,10 @@ func (n *Node) TransferLeadership(ctx context.Context, id string) error {
 		switch {
 		case ok && id == "" && leader != reply.Old, ok && leader == id:
 			return nil
+		case n.isStopped():
+			return ErrStopped
+		case n.fsmFailed():
+			return ErrFSMFailed
 		case ctx.Err() != nil && ok:
 			return fmt.Errorf("%w: node %s leads", ErrTransfer, leader)
 		case ctx.Err() != nil:
@@ -57,7 +61,7 @@ func (n *Node) transferHere(ctx context.Context, r changeRequest) (reply changeR
 	}
 	n.logger.Info("Moving the leadership, on request", "to", to.ID, "asked_on", r.By)
 	err = n.handTo(ctx, to)
-	if err != nil && !errors.Is(err, ErrRefused) && !errors.Is(err, errNotLeader) {
+	if err != nil && !errors.Is(err, ErrRefused) && !errors.Is(err, errNotLeader) && !final(err) {
 		err = fmt.Errorf("%w: %s", ErrTransfer, err) // by its text: one error travels
 	}
 	return changeReply{Old: n.id}, err
