@@ -143,6 +143,18 @@ func TestUserSnapshot(t *testing.T) {
 	require.Equal(t, before[0].Name(), after[0].Name(), "one that is there is left alone")
 }
 
+// What a crash has left of a user snapshot would hold the room of blocks that are merged away.
+func TestUnfinishedUserSnapshot(t *testing.T) {
+	dir := t.TempDir()
+	unfinished, finished := filepath.Join(dir, "snapshots", "a"+unfinishedSuffix), filepath.Join(dir, "snapshots", "b")
+	for _, d := range []string{unfinished, finished} {
+		require.NoError(t, os.MkdirAll(filepath.Join(d, "block", "chunks"), 0o777))
+	}
+	openFSM(t, Options{Dir: dir, Storage: storage.Options{Manual: true}}, "")
+	require.NoDirExists(t, unfinished)
+	require.DirExists(t, finished)
+}
+
 // Tasks are bounded; those beyond fail and say so, here and in WaitTask alone.
 func TestTooManyTasks(t *testing.T) {
 	f, l := deleted(t) // nothing flushes, so no clean ends
