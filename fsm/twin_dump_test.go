@@ -4,6 +4,7 @@
 package fsm
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -121,7 +122,11 @@ func nilIfEmpty(s []string) []string {
 	return s
 }
 
-func exemplarDump(w *twin, f *FSM) string {
+func exemplarDump(w interface {
+	require.TestingT
+	Context() context.Context
+}, f *FSM,
+) string {
 	q, err := f.ExemplarQuerier(w.Context())
 	require.NoError(w, err)
 	res, err := q.Select(math.MinInt64, math.MaxInt64, []*labels.Matcher{everything})
