@@ -15,6 +15,10 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 )
 
+// maxRing bounds the ring, whatever the settings say: TSDB takes its memory at once, 64 bytes each, and an entry for
+// which no node has the memory would end each of them as often as it starts.
+const maxRing = 10_000_000
+
 // exemplars is the ring of exemplars: TSDB's, fed from the log alone.
 type exemplars struct {
 	m *tsdb.ExemplarMetrics
@@ -33,6 +37,7 @@ func newExemplars(reg prometheus.Registerer) *exemplars {
 
 // reset starts an empty ring.
 func (e *exemplars) reset(size int64) {
+	size = min(size, maxRing)
 	s, err := tsdb.NewCircularExemplarStorage(size, e.m, 0)
 	ring, ok := s.(*tsdb.CircularExemplarStorage)
 	if err != nil || !ok {
@@ -45,7 +50,7 @@ func (e *exemplars) reset(size int64) {
 
 // resize keeps the newest exemplars. Applier only.
 func (e *exemplars) resize(size int64) {
-	if size != e.size {
+	if size = min(size, maxRing); size != e.size {
 		e.current().Resize(size)
 		e.mu.Lock()
 		e.size = size

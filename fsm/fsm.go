@@ -88,6 +88,9 @@ func Open(o Options, from string) (*FSM, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if err := removeUnfinished(filepath.Join(o.Dir, "snapshots")); err != nil {
+		o.Logger.Warn("Removing unfinished user snapshots", "err", err)
+	}
 	so := o.Storage
 	f := &FSM{
 		opts: o, log: o.Logger, failed: make(chan struct{}), damaged: make(chan struct{}),

@@ -73,6 +73,7 @@ func (f *FSM) Snapshot() (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("copy exemplars: %w", err)
 	}
+	cleans := f.tasks.pendingCleans() // before the samples: one that ends meanwhile may have come too late for them
 	samples, err := f.store.Snapshot()
 	if err != nil {
 		f.m.snapshotFailures.Inc()
@@ -86,7 +87,7 @@ func (f *FSM) Snapshot() (*Snapshot, error) {
 		header: header{
 			Index: index, Term: term, MaxT: f.maxT.Load(), Cutoff: f.store.Cutoff(), DropHorizon: f.dropHorizon,
 			NextID: t.nextID, Settings: f.Settings(), Requests: append([]string(nil), f.requests.order...),
-			PendingCleans: f.tasks.pendingCleans(), DeletesSince: &since, Deletes: slices.Clone(f.deletes.list), Shipped: f.Shipped(),
+			PendingCleans: cleans, DeletesSince: &since, Deletes: slices.Clone(f.deletes.list), Shipped: f.Shipped(),
 		},
 	}
 	f.m.snapshotHold.Observe(time.Since(start).Seconds())

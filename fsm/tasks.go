@@ -23,12 +23,14 @@ const (
 	maxRunningTasks = 16
 	// taskMemory is how many finished tasks are remembered for WaitTask.
 	taskMemory = 1024
+	// unfinishedSuffix marks the directory of a user snapshot that is being made.
+	unfinishedSuffix = ".tmp"
 )
 
 var snapshotName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 func validName(s string) bool {
-	return snapshotName.MatchString(s) && !strings.HasSuffix(s, ".tmp")
+	return snapshotName.MatchString(s) && !strings.HasSuffix(s, unfinishedSuffix)
 }
 
 // tasks runs what an entry asks each node to do in its own time.
@@ -161,7 +163,7 @@ func (t *tasks) userSnapshot(s UserSnapshot) {
 }
 
 func writeUserSnapshot(ctx context.Context, snap *storage.Snapshot, dst string) error {
-	tmp := dst + ".tmp"
+	tmp := dst + unfinishedSuffix
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
@@ -175,6 +177,20 @@ func writeUserSnapshot(ctx context.Context, snap *storage.Snapshot, dst string) 
 		return err
 	}
 	return storage.SyncDir(filepath.Dir(dst))
+}
+
+// removeUnfinished removes what is left of user snapshots that a crash has ended: links that hold room.
+func removeUnfinished(snapshots string) error {
+	dirs, err := os.ReadDir(snapshots)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, d := range dirs {
+		if strings.HasSuffix(d.Name(), unfinishedSuffix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(snapshots, d.Name())))
+		}
+	}
+	return err
 }
 
 // WaitTask waits for this node's part of a clean or user snapshot and returns

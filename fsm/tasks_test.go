@@ -8,12 +8,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/storage"
 )
 
 func exemplarAt(ts int64, i int) exemplar.Exemplar {
@@ -82,6 +89,38 @@ func TestPendingCleanOfAnotherNode(t *testing.T) {
 	require.Equal(t, dump(t, f), dump(t, g))
 }
 
+// A clean that ends while a snapshot is taken may have come too late for its samples.
+func TestCleanEndsDuringSnapshot(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	f := openFSM(t, Options{Dir: t.TempDir(), Storage: storage.Options{Manual: true}, Registerer: reg}, "")
+	l := newLog(f)
+	put(t, f, l, name("x"), base, 1)
+	put(t, f, l, name("y"), base, 1)
+	l.apply(t, EncodeDelete(Delete{ID: "d", Selectors: [][]*labels.Matcher{equals(model.MetricNameLabel, "x")}, Mint: 0, Maxt: base * 2}))
+	put(t, f, l, name("z"), base, 1)
+	l.apply(t, EncodeClean("c"))
+
+	f.metadata.mu.Lock() // holds the snapshot up once it has frozen the samples of z and got hold of all
+	taken := make(chan *Snapshot, 1)
+	go func() {
+		s, err := f.Snapshot()
+		assert.NoError(t, err)
+		taken <- s
+	}()
+	const frozen = "# HELP deucalion_storage_frozen_memtables Frozen memtables that wait to be flushed.\n" +
+		"# TYPE deucalion_storage_frozen_memtables gauge\ndeucalion_storage_frozen_memtables 2\n"
+	require.Eventually(t, func() bool {
+		return testutil.GatherAndCompare(reg, strings.NewReader(frozen), "deucalion_storage_frozen_memtables") == nil
+	}, deadline, time.Millisecond)
+	_, err := f.Storage().FlushOne()
+	assert.NoError(t, err)
+	assert.NoError(t, waitTask(t, f, "c"))
+	f.metadata.mu.Unlock()
+	s := <-taken
+	defer s.Release()
+	require.Equal(t, []string{"c"}, s.header.PendingCleans)
+}
+
 func TestUserSnapshot(t *testing.T) {
 	f, l := deleted(t)
 	require.Contains(t, l.propose(t, EncodeUserSnapshot(UserSnapshot{"bad", "../x"})).Err, "snapshot name")
@@ -102,6 +141,18 @@ func TestUserSnapshot(t *testing.T) {
 	after, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Equal(t, before[0].Name(), after[0].Name(), "one that is there is left alone")
+}
+
+// What a crash has left of a user snapshot would hold the room of blocks that are merged away.
+func TestUnfinishedUserSnapshot(t *testing.T) {
+	dir := t.TempDir()
+	unfinished, finished := filepath.Join(dir, "snapshots", "a"+unfinishedSuffix), filepath.Join(dir, "snapshots", "b")
+	for _, d := range []string{unfinished, finished} {
+		require.NoError(t, os.MkdirAll(filepath.Join(d, "block", "chunks"), 0o777))
+	}
+	openFSM(t, Options{Dir: dir, Storage: storage.Options{Manual: true}}, "")
+	require.NoDirExists(t, unfinished)
+	require.DirExists(t, finished)
 }
 
 // Tasks are bounded; those beyond fail and say so, here and in WaitTask alone.

@@ -92,6 +92,18 @@ func (w *twin) drawSample(series int, t int64) storage.Sample {
 	default:
 		x.V = float64(v)
 	}
+	if v < 2 && (kind == 3 || kind == 4) { // a counter that has no samples in some buckets yet
+		h := &histogram.Histogram{
+			Count: uint64(4 + 3*v), Sum: float64(v), Schema: 1, ZeroThreshold: 0.001,
+			PositiveSpans: []histogram.Span{{Offset: -1, Length: 4}}, PositiveBuckets: []int64{1, v - 1, 1 - v, 0},
+			NegativeSpans: []histogram.Span{{Offset: 1, Length: 3}}, NegativeBuckets: []int64{v, -v, 1 + v},
+		}
+		if kind == 3 {
+			x.H = h
+		} else {
+			x.FH = h.ToFloat(nil)
+		}
+	}
 	return x
 }
 

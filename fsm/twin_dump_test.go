@@ -4,6 +4,7 @@
 package fsm
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -114,6 +115,30 @@ func labelsOf(w *twin, f *FSM, mint, maxt int64, name string) (names, values []s
 	return nilIfEmpty(names), nilIfEmpty(values)
 }
 
+// seriesOf lists the series that match and have samples, by their label i, as /api/v1/series asks for them.
+func seriesOf(w *twin, f *FSM, mint, maxt int64, m *labels.Matcher) (out []string) {
+	q, err := f.Querier(mint, maxt)
+	require.NoError(w, err)
+	defer q.Close()
+	ss := q.Select(w.Context(), true, &promstorage.SelectHints{Start: mint, End: maxt, Func: "series"}, m)
+	for ss.Next() {
+		out = append(out, ss.At().Labels().Get("i"))
+	}
+	require.NoError(w, ss.Err())
+	slices.Sort(out)
+	return out
+}
+
+// valuesOf is seriesOf by a look-up of label values.
+func valuesOf(w *twin, f *FSM, mint, maxt int64, m *labels.Matcher) []string {
+	q, err := f.Querier(mint, maxt)
+	require.NoError(w, err)
+	defer q.Close()
+	out, _, err := q.LabelValues(w.Context(), "i", nil, m)
+	require.NoError(w, err)
+	return nilIfEmpty(out)
+}
+
 func nilIfEmpty(s []string) []string {
 	if len(s) == 0 {
 		return nil
@@ -121,7 +146,11 @@ func nilIfEmpty(s []string) []string {
 	return s
 }
 
-func exemplarDump(w *twin, f *FSM) string {
+func exemplarDump(w interface {
+	require.TestingT
+	Context() context.Context
+}, f *FSM,
+) string {
 	q, err := f.ExemplarQuerier(w.Context())
 	require.NoError(w, err)
 	res, err := q.Select(math.MinInt64, math.MaxInt64, []*labels.Matcher{everything})

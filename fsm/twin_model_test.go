@@ -360,6 +360,20 @@ func (m *twinModel) labels(mint, maxt int64, name string) (names, values []strin
 	return slices.Sorted(maps.Keys(n)), slices.Sorted(maps.Keys(v))
 }
 
+// series lists the label i of the series that match and have samples.
+func (m *twinModel) series(mint, maxt int64, x *labels.Matcher) (out []string) {
+	for s, ts := range m.samples {
+		for t := range ts {
+			if t >= mint && t <= maxt && x.Matches(seriesLabels(s).Get(x.Name)) {
+				out = append(out, seriesLabels(s).Get("i"))
+				break
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // text is a value without what may differ between layouts.
 func text(x storage.Sample) string {
 	hint := func(h histogram.CounterResetHint) string {

@@ -387,6 +387,7 @@ func (w *twin) replay(r *replica, from, to int) {
 func (w *twin) compare() {
 	a := w.now - rapid.Int64Range(0, 500*minute).Draw(w.T, "mint")
 	b := a + rapid.Int64Range(0, 200*minute).Draw(w.T, "span")
+	group := labels.MustNewMatcher(labels.MatchEqual, "g", fmt.Sprint(rapid.IntRange(0, 2).Draw(w.T, "group")))
 	for _, rg := range [][2]int64{{-1 << 50, 1 << 50}, {a, b}, {a, a}} {
 		want := w.model.dump(rg[0], rg[1])
 		names, values := w.model.labels(rg[0], rg[1], "i")
@@ -397,6 +398,8 @@ func (w *twin) compare() {
 			gotNames, gotValues := labelsOf(w, r.f, rg[0], rg[1], "i")
 			require.Equal(w, names, gotNames, "%s: label names in %v", r.name, rg)
 			require.Equal(w, values, gotValues, "%s: label values in %v", r.name, rg)
+			require.Equal(w, w.model.series(rg[0], rg[1], group), seriesOf(w, r.f, rg[0], rg[1], group), "%s: series in %v", r.name, rg)
+			require.Equal(w, w.model.series(rg[0], rg[1], group), valuesOf(w, r.f, rg[0], rg[1], group), "%s: label values of %s in %v", r.name, group, rg)
 		}
 	}
 	for _, r := range w.replicas {

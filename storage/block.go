@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,14 +32,17 @@ func (b *block) pin() { b.refs.Add(1) }
 // held: a delete changes the block's meta under it.
 func (b *block) tombstoned() bool { return b.Meta().Stats.NumTombstones > 0 }
 
-// linkAndOpen hard-links the block directory src into the directory dir and
-// opens it there.
-func (s *Store) linkAndOpen(src, dir string, f BlockFiles) (*block, error) {
+// linkAndOpen hard-links the block directory src into the directory dir, which has no
+// block of that name, and opens it there. An attempt that fails leaves nothing.
+func (s *Store) linkAndOpen(src, dir string, f BlockFiles) (b *block, err error) {
 	dst := filepath.Join(dir, f.ULID.String())
-	if err := linkBlock(src, dst); err != nil {
-		return nil, err
+	if err = linkBlock(src, dst); err == nil {
+		b, err = s.openBlock(dst, f)
 	}
-	return s.openBlock(dst, f)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dst))
+	}
+	return b, nil
 }
 
 func (s *Store) openBlock(dir string, f BlockFiles) (*block, error) {

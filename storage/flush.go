@@ -47,11 +47,13 @@ func (s *Store) FlushOne() (bool, error) {
 	s.mu.RUnlock()
 	defer m.release()
 
-	if err := s.writeRaw(m); err != nil {
+	raw, err := s.writeRaw(m)
+	if err != nil {
 		return true, s.noteWriteError(err)
 	}
 	fault.Point(fault.FlushBeforeInstall)
-	if err := s.installFlushed(m); err != nil {
+	if err := s.installFlushed(m, raw); err != nil {
+		s.forgetDamagedRaw(m)
 		return true, s.noteWriteError(err)
 	}
 	fault.Point(fault.FlushAfterInstall)
@@ -64,29 +66,38 @@ func (s *Store) FlushOne() (bool, error) {
 // directory, one a partition, once: the live tier and snapshots then link them,
 // each with its own deletes. The flusher and a snapshot may both ask for it. The
 // caller holds a reference.
-func (s *Store) writeRaw(m *memtable) error {
+func (s *Store) writeRaw(m *memtable) ([]blockFiles, error) {
 	m.rawMu.Lock()
 	defer m.rawMu.Unlock()
-	select {
-	case <-m.flushed:
-		return nil
-	default:
+	if m.raw != nil {
+		return m.raw, nil
 	}
 	start := time.Now()
 	dir, err := s.privateDir(filepath.Join(filepath.Base(m.dir), "raw"))
 	if err != nil {
-		return err
+		return nil, err
 	}
+	raw, err := s.writeParts(m, dir)
+	if err != nil { // on a full disk the next attempt needs the room
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	s.m.flushSeconds.Observe(time.Since(start).Seconds())
+	m.raw = raw
+	return raw, nil
+}
+
+// writeParts writes the blocks of writeRaw into dir.
+func (s *Store) writeParts(m *memtable, dir string) ([]blockFiles, error) {
 	c, err := s.compactor(s.ctx, m.samples*bytesPerSample)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	parts := make([]int64, 0, len(m.parts))
 	for p := range m.parts {
 		parts = append(parts, p)
 	}
 	slices.Sort(parts)
-	m.raw = m.raw[:0]
+	raw := []blockFiles{}
 	for _, p := range parts {
 		lo, hi := max(p*partition, m.mint), min((p+1)*partition-1, m.maxt)
 		// No tombstones: together with the trimming that the writer does they would
@@ -100,31 +111,45 @@ func (s *Store) writeRaw(m *memtable) error {
 			err = s.opts.afterWrite(err)
 		}
 		if err != nil {
-			return fmt.Errorf("flush memtable: %w", err)
+			return nil, fmt.Errorf("flush memtable: %w", err)
 		}
 		for _, id := range ids {
 			d := filepath.Join(dir, id.String())
 			files, err := sumBlock(d, BlockFiles{ULID: id, Pos: m.pos})
 			if err != nil {
-				return err
+				return nil, err
 			}
-			m.raw = append(m.raw, blockFiles{d, files})
+			raw = append(raw, blockFiles{d, files})
 		}
 	}
-	s.m.flushSeconds.Observe(time.Since(start).Seconds())
-	close(m.flushed)
-	return nil
+	return raw, nil
+}
+
+// forgetDamagedRaw has the blocks of a memtable written anew if they are not what
+// was written: the samples are still in memory.
+func (s *Store) forgetDamagedRaw(m *memtable) {
+	m.rawMu.Lock()
+	defer m.rawMu.Unlock()
+	for _, r := range m.raw {
+		dir := filepath.Dir(r.dir)
+		if err := r.Check(dir, true); err != nil {
+			s.opts.Logger.Warn("A block of a memtable is damaged; it is written anew", "err", err)
+			m.raw = nil
+			_ = os.RemoveAll(dir)
+			return
+		}
+	}
 }
 
 // installFlushed swaps a memtable for its blocks, with all its deletes applied.
-func (s *Store) installFlushed(m *memtable) error {
+func (s *Store) installFlushed(m *memtable, raw []blockFiles) error {
 	s.mu.RLock()
 	dir, waits := s.blocksDir, slices.Contains(s.frozen, m)
 	s.mu.RUnlock()
 	if !waits { // the store was reset, perhaps by a snapshot that has these very blocks, and dir is theirs
 		return nil
 	}
-	fresh, err := s.openRaw(m, dir)
+	fresh, err := s.openRaw(raw, dir)
 	if err != nil {
 		return err
 	}
@@ -169,9 +194,9 @@ func (s *Store) installFlushed(m *memtable) error {
 	}
 }
 
-func (s *Store) openRaw(m *memtable, dir string) ([]*block, error) {
+func (s *Store) openRaw(raw []blockFiles, dir string) ([]*block, error) {
 	var fresh []*block
-	for _, f := range m.raw {
+	for _, f := range raw {
 		dst := filepath.Join(dir, f.ULID.String())
 		if err := os.RemoveAll(dst); err != nil { // left by an attempt that failed
 			closeAll(fresh)

@@ -42,12 +42,11 @@ type memtable struct {
 	stones *tombstones.MemTombstones // replaced, never changed: readers keep theirs
 	dels   []deletion                // what stones was made of, in log order
 
-	// rawMu is held while raw is written.
+	// rawMu protects the following; it is held while raw is written.
 	rawMu sync.Mutex
 	// raw are the blocks that hold all samples of this memtable, none of dels
-	// applied; valid once flushed is closed.
-	flushed chan struct{}
-	raw     []blockFiles
+	// applied; nil as long as they are not written.
+	raw []blockFiles
 
 	refs atomic.Int64 // starts at 1, the reference of the tier list
 	drop sync.Once
@@ -87,7 +86,7 @@ func newMemtable(dir string, gen uint64, pool chunkenc.Pool, series uint64, log 
 	m := &memtable{
 		gen: gen, dir: d, head: h, log: log,
 		parts: map[int64]struct{}{}, lastPart: math.MinInt64,
-		stones: tombstones.NewMemTombstones(), flushed: make(chan struct{}),
+		stones: tombstones.NewMemTombstones(),
 	}
 	m.refs.Store(1)
 	return m, nil

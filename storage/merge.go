@@ -40,7 +40,7 @@ func (s *Store) MergeOne() (bool, error) {
 		now = max(now, b.MaxTime())
 	}
 	s.mu.RUnlock()
-	p := plan(spans, now, s.opts.MaxBlockSpan)
+	p := plan(spans, now, maxBlockSpan(s.opts.MaxBlockSpan, now, s.cutoff.Load()))
 	if len(p) == 0 {
 		return false, nil
 	}

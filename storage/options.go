@@ -41,8 +41,9 @@ type Options struct {
 	// Default 32 Mi.
 	FreezeSamples int64
 
-	// MaxBlockSpan bounds the time span of a merged block. Longer blocks are
-	// cheaper to query, but are dropped later by retention. Default 31 days.
+	// MaxBlockSpan bounds the time span of a merged block; a tenth of what the
+	// cutoff keeps does so, too. Longer blocks are cheaper to query, but are dropped
+	// later by retention. Default 31 days.
 	MaxBlockSpan time.Duration
 
 	// ScrubInterval is how often all blocks are compared with the checksums that

@@ -27,6 +27,16 @@ const (
 	levelFactor = 3
 )
 
+// maxBlockSpan bounds a merged block to a tenth of what retention keeps, as Prometheus does: a block stays on the disk
+// until all of it is expired. But not below the level after partitions.
+func maxBlockSpan(most time.Duration, now, cutoff int64) time.Duration {
+	if cutoff == NoTime || now < cutoff {
+		return most
+	}
+	tenth := max((now-cutoff)/10, partition*levelFactor)
+	return time.Duration(min(most.Milliseconds(), tenth)) * time.Millisecond
+}
+
 // plan chooses the blocks to merge next, or none. now is the largest timestamp
 // of any block. Pure, so that it can be tested without blocks.
 //

@@ -9,6 +9,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -99,6 +100,26 @@ func TestCutoff(t *testing.T) {
 	x.freezeFlush()
 	require.Empty(t, x.BlockMetas(), "a memtable that is expired when it is flushed leaves no block")
 	x.noLeftovers()
+}
+
+// The disk holds little more than retention keeps, however blocks are merged.
+func TestMergedBlocksExpire(t *testing.T) {
+	x := manual(t)
+	const kept = 24 * partition
+	most := int64(0)
+	for now := base; now < base+4*kept; now += partition {
+		x.fill("a", now, 2)
+		x.freezeFlush()
+		x.SetCutoff(now - kept)
+		x.mergeAll()
+		most = max(most, now-x.BlockMetas()[0].MinTime)
+	}
+	require.Less(t, len(x.BlockMetas()), 13)
+	require.LessOrEqual(t, most, kept+kept/8)
+	require.Equal(t, 31*24*time.Hour, maxBlockSpan(31*24*time.Hour, base, NoTime))
+	require.Equal(t, 31*24*time.Hour, maxBlockSpan(31*24*time.Hour, base, -base))
+	require.Equal(t, 2*time.Hour, maxBlockSpan(2*time.Hour, base, base-1))
+	require.Equal(t, 36*time.Hour, maxBlockSpan(31*24*time.Hour, base, base-15*12*partition))
 }
 
 func TestCutoffForSize(t *testing.T) {

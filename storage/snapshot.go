@@ -163,10 +163,11 @@ func (p *Snapshot) persist(ctx context.Context, dst string, clean bool) ([]Block
 			return nil, err
 		}
 		// Not left to the flusher: after a Reset it no longer knows the memtable.
-		if err := p.s.writeRaw(f.m); err != nil {
+		raw, err := p.s.writeRaw(f.m)
+		if err != nil {
 			return nil, err
 		}
-		for _, r := range f.m.raw {
+		for _, r := range raw {
 			d := filepath.Join(p.dir, r.ULID.String())
 			if err := p.linkDeleted(r, d, f.dels); err != nil {
 				return nil, p.s.suspect(err)

@@ -30,14 +30,15 @@ func TestDeleteRacesFlush(t *testing.T) {
 	x.freeze()
 	m := x.frozen[0]
 	x.delete("a", base, base+60_000) // before the flush begins
-	require.NoError(t, x.writeRaw(m))
+	raw, err := x.writeRaw(m)
+	require.NoError(t, err)
 	x.delete("a", base+5*60_000, base+6*60_000) // raw blocks are written
 	x.delete("b", math.MinInt64, math.MaxInt64)
 	x.delete("none", math.MinInt64, math.MaxInt64)
 	x.add("b", base+3*60_000, 33) // written after the delete
 	const want = "a: 2=2 3=3 4=4 7=7 8=8 9=9\nb: 3=33\n"
 	require.Equal(t, want, x.all())
-	require.NoError(t, x.installFlushed(m))
+	require.NoError(t, x.installFlushed(m, raw))
 	require.Empty(t, x.frozen)
 	require.Equal(t, want, x.all())
 	x.freezeFlush()

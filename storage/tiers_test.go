@@ -225,7 +225,7 @@ func TestResetWhileFlushing(t *testing.T) {
 	m := x.frozen[0]
 	m.acquire() // as FlushOne does before it writes
 	require.NoError(t, x.Reset(dir, files, NoTime, x.maxT))
-	require.NoError(t, x.installFlushed(m))
+	require.NoError(t, x.installFlushed(m, m.raw))
 	m.release()
 
 	snap, err = x.Snapshot()

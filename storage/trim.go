@@ -40,8 +40,8 @@ func (s *trimSeries) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
 }
 
 // trimIterator keeps to [mint, maxt] and hides what depends on the layout: the
-// reset hints of histograms, which follow chunk boundaries, and, if exact, the
-// type of stale markers.
+// reset hints and the empty buckets of histograms, which follow chunk boundaries,
+// and, if exact, the type of stale markers.
 type trimIterator struct {
 	chunkenc.Iterator
 	mint, maxt int64
@@ -91,24 +91,27 @@ func (t *trimIterator) At() (int64, float64) {
 	return t.Iterator.At()
 }
 
+// AtHistogram implements chunkenc.Iterator. Without memory of the caller's, TSDB's iterators return their own, and go on
+// from what is in it: Compact would change that.
 func (t *trimIterator) AtHistogram(h *histogram.Histogram) (int64, *histogram.Histogram) {
+	if h == nil {
+		h = &histogram.Histogram{}
+	}
 	ts, h := t.Iterator.AtHistogram(h)
 	if h.CounterResetHint != histogram.GaugeType {
 		h.CounterResetHint = histogram.UnknownCounterReset
 	}
-	if t.exact {
-		h.Compact(0)
-	}
-	return ts, h
+	return ts, h.Compact(0)
 }
 
+// AtFloatHistogram implements chunkenc.Iterator.
 func (t *trimIterator) AtFloatHistogram(h *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
+	if h == nil {
+		h = &histogram.FloatHistogram{}
+	}
 	ts, h := t.Iterator.AtFloatHistogram(h)
 	if h.CounterResetHint != histogram.GaugeType {
 		h.CounterResetHint = histogram.UnknownCounterReset
 	}
-	if t.exact {
-		h.Compact(0)
-	}
-	return ts, h
+	return ts, h.Compact(0)
 }
