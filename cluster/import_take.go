@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -113,7 +114,7 @@ func (m *imports) unpack(ctx context.Context, dir string, tarball io.Reader) (n 
 		if files++; files > maxImportFiles || len(blocks) > maxImportBlocks {
 			return 0, fmt.Errorf("%w: more than %d blocks or %d files", ErrImportRefused, maxImportBlocks, maxImportFiles)
 		}
-		if err := m.room(2 * h.Size); err != nil { // it is written anew
+		if err := m.room(2 * min(h.Size, math.MaxInt64/4)); err != nil { // it is written anew; a hole in a tar has any size
 			return 0, err
 		}
 		if err := unpackFile(filepath.Join(dir, strconv.Itoa(k), filepath.FromSlash(parts[2])), in, h.Size); err != nil {
