@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -51,7 +52,7 @@ func (m *imports) take(ctx context.Context, x *fsm.Import, tarball io.Reader) (*
 	r := &ImportReport{}
 	for i := range n {
 		src := filepath.Join(up, strconv.Itoa(i))
-		p, err := m.node.fsm.PrepareImport(ctx, src, m.path(x.ID), never.UnixMilli())
+		p, err := m.prepare(ctx, src, m.path(x.ID), never)
 		if errors.Is(err, storage.ErrImport) {
 			return nil, fmt.Errorf("%w: %w", ErrImportRefused, err)
 		}
@@ -70,6 +71,16 @@ func (m *imports) take(ctx context.Context, x *fsm.Import, tarball io.Reader) (*
 		}
 	}
 	return r, m.finish(*x)
+}
+
+// prepare takes the panics that TSDB has for some broken files as refusals, so that nothing is left behind.
+func (m *imports) prepare(ctx context.Context, src, dst string, never time.Time) (p storage.Prepared, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", storage.ErrImport, r)
+		}
+	}()
+	return m.node.fsm.PrepareImport(ctx, src, dst, never.UnixMilli())
 }
 
 // externalLabels are those that Thanos keeps beside the series of a block, which it names. A file that does not tell has

@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -223,6 +224,7 @@ func TestImportRefuses(t *testing.T) {
 		"unknown file": file("x/passwd", "{}"),
 		"no index":     file("x/meta.json", `{"version":1,"minTime":0,"maxTime":9}`),
 		"flipped":      flipped(t, good),
+		"short stones": shortStones(t, good),
 	} {
 		_, err := n.Import(t.Context(), bytes.NewReader(b))
 		require.ErrorIs(t, err, cluster.ErrImportRefused, name)
@@ -276,6 +278,27 @@ func sparse(t *testing.T, name string, size int64) []byte {
 	add(name, "0\n"+string(make([]byte, 510)))
 	require.NoError(t, w.Close())
 	return b.Bytes()
+}
+
+// shortStones leaves eight bytes of the tombstones, for which TSDB panics.
+func shortStones(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	in, w := tar.NewReader(bytes.NewReader(b)), tar.NewWriter(&out)
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			require.NoError(t, w.Close())
+			return out.Bytes()
+		}
+		require.NoError(t, err)
+		if filepath.Base(h.Name) == "tombstones" {
+			h.Size = 8
+		}
+		require.NoError(t, w.WriteHeader(h))
+		_, err = io.CopyN(w, in, h.Size)
+		require.NoError(t, err)
+	}
 }
 
 // flipped changes one byte of a chunk.
