@@ -163,15 +163,15 @@ func (d *probeDiscovery) NewDiscoverer(discovery.DiscovererOptions) (discovery.D
 // static Alertmanagers are not found again.
 func TestNotifierIsReloadedBeforeItsDiscovery(t *testing.T) {
 	nodes := startRulers(t, "groups: []", newReceiver(t))
-	n := evaluator(t, nodes)
-	found := func() bool { return len(n.ruler.Alertmanagers()) == 1 }
+	found := func() bool { return len(evaluator(t, nodes).ruler.Alertmanagers()) == 1 }
 	require.Eventually(t, found, 30*time.Second, 10*time.Millisecond)
+	n := evaluator(t, nodes)
 	conf, err := config.Load(n.conf, promslog.NewNopLogger())
 	require.NoError(t, err)
 	am, looked := conf.AlertingConfig.AlertmanagerConfigs[0], false
 	am.ServiceDiscoveryConfigs = append(am.ServiceDiscoveryConfigs, &probeDiscovery{look: func() {
 		looked = true
-		require.False(t, found(), "the section has changed, so the new notifier knows of none yet")
+		require.Empty(t, n.ruler.Alertmanagers(), "the section has changed, so the new notifier knows of none yet")
 	}})
 	require.NoError(t, n.ruler.ApplyConfig(conf, &url.URL{Scheme: "http", Host: "deucalion"}))
 	require.True(t, looked)
