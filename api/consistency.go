@@ -4,9 +4,11 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -45,6 +47,7 @@ const (
 	paramConsistency  = "consistency"
 
 	maxBarrierWait = 10 * time.Second
+	maxFormMemory  = 32 << 20 // of files in a form, as net/http has it
 )
 
 // appliedState is what a barrier waits for; *fsm.FSM has it.
@@ -110,8 +113,8 @@ func (b *barrier) asked(r *http.Request) (level Level, minIndex uint64, err erro
 	return level, minIndex, nil
 }
 
-// namedLevel is the level that r names itself, "" if none. FormValue reads the body of a POSTed form and keeps what it
-// read, so the handler behind finds it too; it does not touch other bodies, such as remote read's.
+// namedLevel is the level that r names itself, "" if none. It reads the body of a POSTed form, which the handler behind
+// finds all the same, but no other body, such as remote read's.
 func namedLevel(r *http.Request) string {
 	if s := r.Header.Get(headerConsistency); s != "" {
 		return s
@@ -119,7 +122,27 @@ func namedLevel(r *http.Request) string {
 	if strings.HasSuffix(r.URL.Path, "/read") {
 		return r.URL.Query().Get(paramConsistency)
 	}
-	return r.FormValue(paramConsistency)
+	if r.Form != nil {
+		return r.FormValue(paramConsistency)
+	}
+	body := r.Body
+	var seen bytes.Buffer
+	r.Body = readCloser{io.TeeReader(body, &seen), body}
+	err := r.ParseForm()
+	r.Body = body
+	if err == nil {
+		_ = r.ParseMultipartForm(maxFormMemory) // mostly it is not one, and else handlers do not look at the error either
+		return r.FormValue(paramConsistency)
+	}
+	// A second ParseForm would find no fault any more, and the handler behind would answer what was half understood.
+	level := r.FormValue(paramConsistency)
+	r.Form, r.PostForm, r.Body = nil, nil, readCloser{io.MultiReader(&seen, body), body}
+	return level
+}
+
+type readCloser struct {
+	io.Reader
+	io.Closer
 }
 
 func asksForLocal(r *http.Request) bool { return namedLevel(r) == string(Local) }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,6 +112,33 @@ func TestConsistencyInAForm(t *testing.T) {
 	require.Equal(t, 200, a.code, a.text)
 	require.Contains(t, a.text, `"2"`, "the inner handler must still see the form")
 	require.Equal(t, 503, i.form(http.MethodPost, "/api/v1/query", "query=1%2B1&consistency=bounded").code)
+	const multipart = "--x\r\nContent-Disposition: form-data; name=\"query\"\r\n\r\n1+1\r\n" +
+		"--x\r\nContent-Disposition: form-data; name=\"consistency\"\r\n\r\nlocal\r\n--x--\r\n"
+	a = i.do(http.MethodPost, "/api/v1/query", multipart, "Content-Type", "multipart/form-data; boundary=x")
+	require.Equal(t, 200, a.code, a.text)
+	require.Contains(t, a.text, `"2"`)
+}
+
+// What is wrong with a form is told, and not left out of it: the answer would be another one.
+func TestMalformedFormIsRefused(t *testing.T) {
+	i := newInstance(t, nil)
+	i.write(t, "a", 1)
+	const text = "error parsing form values: "
+	for _, a := range []answer{
+		i.get("/api/v1/series?match[]=a&start=%zz"), i.get("/federate?match[]=a&match[]=%zz"),
+		i.form(http.MethodPost, "/api/v1/series", "match[]=a&start=%zz"),
+		i.form(http.MethodPost, "/api/v1/series", "consistency=local&match[]=a&start=%zz"),
+		i.form(http.MethodPost, "/api/v1/series", "match[]=a&x="+strings.Repeat("x", 11<<20)),
+	} {
+		require.Equal(t, 400, a.code, a.text)
+		require.Contains(t, a.text, text)
+	}
+	// Here Prometheus takes what it understands.
+	require.Contains(t, i.form(http.MethodPost, "/api/v1/query", "query=1%2B1&time=%zz").text, `"2"`)
+	require.Contains(t, i.get("/api/v1/query?query=1%2B1&time=%zz").text, `"2"`)
+	i.Set(solo.State{Staleness: time.Hour})
+	require.Equal(t, 503, i.get("/api/v1/query?query=1&time=%zz").code)
+	require.Equal(t, 200, i.form(http.MethodPost, "/api/v1/query", "query=1&time=%zz&consistency=local").code)
 }
 
 func TestReadYourWrites(t *testing.T) {

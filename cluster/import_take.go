@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -50,7 +52,7 @@ func (m *imports) take(ctx context.Context, x *fsm.Import, tarball io.Reader) (*
 	r := &ImportReport{}
 	for i := range n {
 		src := filepath.Join(up, strconv.Itoa(i))
-		p, err := m.node.fsm.PrepareImport(ctx, src, m.path(x.ID), never.UnixMilli())
+		p, err := m.prepare(ctx, src, m.path(x.ID), never)
 		if errors.Is(err, storage.ErrImport) {
 			return nil, fmt.Errorf("%w: %w", ErrImportRefused, err)
 		}
@@ -69,6 +71,16 @@ func (m *imports) take(ctx context.Context, x *fsm.Import, tarball io.Reader) (*
 		}
 	}
 	return r, m.finish(*x)
+}
+
+// prepare takes the panics that TSDB has for some broken files as refusals, so that nothing is left behind.
+func (m *imports) prepare(ctx context.Context, src, dst string, never time.Time) (p storage.Prepared, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", storage.ErrImport, r)
+		}
+	}()
+	return m.node.fsm.PrepareImport(ctx, src, dst, never.UnixMilli())
 }
 
 // externalLabels are those that Thanos keeps beside the series of a block, which it names. A file that does not tell has
@@ -113,7 +125,7 @@ func (m *imports) unpack(ctx context.Context, dir string, tarball io.Reader) (n 
 		if files++; files > maxImportFiles || len(blocks) > maxImportBlocks {
 			return 0, fmt.Errorf("%w: more than %d blocks or %d files", ErrImportRefused, maxImportBlocks, maxImportFiles)
 		}
-		if err := m.room(2 * h.Size); err != nil { // it is written anew
+		if err := m.room(2 * min(h.Size, math.MaxInt64/4)); err != nil { // it is written anew; a hole in a tar has any size
 			return 0, err
 		}
 		if err := unpackFile(filepath.Join(dir, strconv.Itoa(k), filepath.FromSlash(parts[2])), in, h.Size); err != nil {

@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -226,6 +227,7 @@ func TestImportRefuses(t *testing.T) {
 		"unknown file": file("x/passwd", "{}"),
 		"no index":     file("x/meta.json", `{"version":1,"minTime":0,"maxTime":9}`),
 		"flipped":      flipped(t, good),
+		"short stones": shortStones(t, good),
 	} {
 		_, err := n.Import(t.Context(), bytes.NewReader(b))
 		require.ErrorIs(t, err, cluster.ErrImportRefused, name)
@@ -235,6 +237,71 @@ func TestImportRefuses(t *testing.T) {
 	require.Zero(t, n.count())
 	n.take(bytes.NewReader(good))
 	require.Equal(t, 100, n.count())
+}
+
+// A hole of any size takes no room in a tar, but on the disk.
+func TestImportOfHoles(t *testing.T) {
+	n := startNode(t, cluster.Config{NodeID: "n0"})
+	n.waitReady()
+	waitLevel(t, []*testNode{n})
+	for _, bits := range []int{50, 61, 62} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		_, err := n.Import(ctx, bytes.NewReader(sparse(t, "x/index", 1<<bits)))
+		cancel()
+		require.ErrorIs(t, err, cluster.ErrDiskFull, "%d bits", bits)
+	}
+	require.Empty(t, n.importDirs())
+}
+
+// sparse is a tar of a file without any content, which package tar reads and does not write.
+func sparse(t *testing.T, name string, size int64) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	add := func(name, content string) {
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Size: int64(len(content)), Mode: 0o644, Format: tar.FormatUSTAR}))
+		_, err := io.WriteString(w, content)
+		require.NoError(t, err)
+	}
+	var records string
+	for _, r := range []string{"major=1", "minor=0", "name=" + name, fmt.Sprint("realsize=", size)} {
+		r = " GNU.sparse." + r + "\n"
+		records += fmt.Sprint(len(r)+2) + r
+	}
+	add("x", records)
+	b.Bytes()[156] = tar.TypeXHeader
+	sum := 0
+	for i, c := range b.Bytes()[:512] {
+		if i >= 148 && i < 156 {
+			c = ' '
+		}
+		sum += int(c)
+	}
+	copy(b.Bytes()[148:], fmt.Sprintf("%06o\x00 ", sum))
+	add(name, "0\n"+string(make([]byte, 510)))
+	require.NoError(t, w.Close())
+	return b.Bytes()
+}
+
+// shortStones leaves eight bytes of the tombstones, for which TSDB panics.
+func shortStones(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	in, w := tar.NewReader(bytes.NewReader(b)), tar.NewWriter(&out)
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			require.NoError(t, w.Close())
+			return out.Bytes()
+		}
+		require.NoError(t, err)
+		if filepath.Base(h.Name) == "tombstones" {
+			h.Size = 8
+		}
+		require.NoError(t, w.WriteHeader(h))
+		_, err = io.CopyN(w, in, h.Size)
+		require.NoError(t, err)
+	}
 }
 
 // flipped changes one byte of a chunk.

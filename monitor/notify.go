@@ -8,11 +8,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
 	"github.com/prometheus/prometheus/notifier"
 )
@@ -71,6 +73,13 @@ func (r *Ruler) beginNotify(ctx context.Context, p *plan, reg prometheus.Registe
 		}
 	})
 	return n, nil
+}
+
+// checkNotifier tells whether a notifier takes c: a node that does not lead has none yet, and one that refuses a
+// configuration, for a file with a certificate that is not there, say, is left without the queues of its Alertmanagers.
+func checkNotifier(c *config.Config) error {
+	m := notifier.NewManager(&notifier.Options{}, c.GlobalConfig.MetricNameValidationScheme, slog.New(slog.DiscardHandler))
+	return m.ApplyConfig(c)
 }
 
 // do sends a request to an Alertmanager, if a majority confirms that this node still leads: alerts wait in the queue, and

@@ -6,6 +6,7 @@ package monitor
 import (
 	"errors"
 	"log/slog"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,22 @@ func NewRemoteReader(f *fsm.FSM, logger *slog.Logger, reg prometheus.Registerer)
 		reg.MustRegister(readClientMetrics{})
 	}
 	// It is also Prometheus's writer, which has nothing to do here and so needs neither a directory nor a deadline.
-	return &RemoteReader{local: f, stores: remote.NewStorage(logger, nil, f.StartTime, "", time.Second, nil, false)}
+	return &RemoteReader{local: f, stores: remote.NewStorage(logger, nil, localStart(f), "", time.Second, nil, false)}
+}
+
+// localMargin is how long after the first sample, of any series, the stores are still asked, unless they are asked for
+// everything (read_recent): scraping begins with one target and not with all. It is Prometheus's.
+const localMargin = 4 * time.Hour
+
+// localStart tells from when on f alone is asked.
+func localStart(f *fsm.FSM) func() (int64, error) {
+	return func() (int64, error) {
+		start, err := f.StartTime()
+		if margin := localMargin.Milliseconds(); start < math.MaxInt64-margin { // else there is no sample
+			start += margin
+		}
+		return start, err
+	}
 }
 
 // ApplyConfig takes the remote_read stores of c. On an error nothing changes.

@@ -100,11 +100,17 @@ func TestRemoteReaderMerges(t *testing.T) {
 	require.Equal(t, recent, got)
 	require.Equal(t, before, asked.Load())
 
-	// What is wholly within the local data is not asked for.
+	// What is wholly within the local data is not asked for, but in the first hours, when it is not whole yet.
 	require.NoError(t, r.ApplyConfig(loadShip(t, section)))
-	x, err := r.Querier(11, 14)
-	require.NoError(t, err)
-	require.True(t, x.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchEqual, "__name__", "m")).Next())
-	require.NoError(t, x.Close())
-	require.Equal(t, before, asked.Load())
+	const margin = 4 * 3600 * 1000
+	for mint, more := range map[int64]int32{11: 1, 10 + margin: 1, 11 + margin: 0} {
+		before = asked.Load()
+		x, err := r.Querier(mint, 20+margin)
+		require.NoError(t, err)
+		set := x.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchEqual, "__name__", "m"))
+		require.Equal(t, mint == 11, set.Next())
+		require.NoError(t, set.Err())
+		require.NoError(t, x.Close())
+		require.Equal(t, before+more, asked.Load(), "from %d", mint)
+	}
 }

@@ -109,16 +109,20 @@ func (r *Ruler) ApplyConfig(c *config.Config, externalURL *url.URL) error {
 	if err != nil {
 		return err
 	}
+	if err := checkNotifier(c); err != nil {
+		return fmt.Errorf("notifier: %w", err)
+	}
 	r.applyMu.Lock()
 	defer r.applyMu.Unlock()
-	if err := r.found.applyConfig(c); err != nil {
-		return fmt.Errorf("alertmanager discovery: %w", err)
-	}
 	first := r.plan == nil
 	if t := r.current.Load(); t != nil {
 		if err := t.apply(p); err != nil {
-			return err
+			return errors.Join(err, r.found.applyConfig(r.plan.conf)) // the notifier wants to be told again what there is
 		}
+	}
+	// After the notifier: the former one would take away what is found, and static Alertmanagers are not found again.
+	if err := r.found.applyConfig(c); err != nil {
+		return fmt.Errorf("alertmanager discovery: %w", err)
 	}
 	r.plan = p
 	if first {

@@ -4,12 +4,17 @@
 package monitor_test
 
 import (
+	"net/url"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 )
@@ -109,4 +114,66 @@ func TestRestoreAfterOutage(t *testing.T) {
 		return !at.IsZero() && at.Before(begin.Add(-14*time.Minute)) && at.After(begin.Add(-16*time.Minute))
 	}, 30*time.Second, 50*time.Millisecond)
 	require.True(t, active("Short").After(begin.Add(-interval)), "shorter than the grace period: it begins anew")
+}
+
+// A configuration that a notifier refuses is refused by all nodes, as by a Prometheus that starts: none keeps it for the
+// day it leads. On the leader alerts go on.
+func TestUnusableAlertmanagerIsRefusedByAllNodes(t *testing.T) {
+	am := newReceiver(t)
+	nodes := startRulers(t, "groups: [{name: g, rules: [{alert: A, expr: vector(1)}]}]", am)
+	n := evaluator(t, nodes)
+	require.Eventually(t, func() bool { return len(am.of("A")) > 0 }, 30*time.Second, 10*time.Millisecond)
+	for _, other := range nodes {
+		good := other.conf
+		broken := strings.TrimSuffix(good, "]}\n") + ", {tls_config: {ca_file: /none.pem}, static_configs: [{targets: ['x:1']}]}]}\n"
+		for range 8 { // the library looks at the two sections in any order
+			other.conf = broken
+			require.ErrorContains(t, other.tryApply(), "none.pem", "leader: %t", other == n)
+		}
+		other.conf = good
+	}
+	n = evaluator(t, nodes)
+	sent := len(am.of("A"))
+	require.Eventually(t, func() bool { return len(am.of("A")) > sent }, 30*time.Second, 10*time.Millisecond)
+	require.NoError(t, n.TransferLeadership(t.Context(), ""))
+	require.Eventually(t, func() bool { return evaluator(t, nodes) != n }, 30*time.Second, 10*time.Millisecond)
+	require.Len(t, evaluator(t, nodes).ruler.Alertmanagers(), 1)
+}
+
+// probeDiscovery looks at something when the discovery takes it up.
+type probeDiscovery struct {
+	look func()
+}
+
+// The configuration package knows only what is registered before it is first used.
+func init() { discovery.RegisterConfig(&probeDiscovery{}) }
+
+func (*probeDiscovery) Name() string { return "probe" }
+
+func (*probeDiscovery) NewDiscovererMetrics(prometheus.Registerer, discovery.RefreshMetricsInstantiator) discovery.DiscovererMetrics {
+	return &discovery.NoopDiscovererMetrics{}
+}
+
+func (d *probeDiscovery) NewDiscoverer(discovery.DiscovererOptions) (discovery.Discoverer, error) {
+	d.look()
+	return discovery.StaticConfig{}.NewDiscoverer(discovery.DiscovererOptions{})
+}
+
+// What the discovery finds first with a new configuration must meet the new notifier: the old one takes it away, and
+// static Alertmanagers are not found again.
+func TestNotifierIsReloadedBeforeItsDiscovery(t *testing.T) {
+	nodes := startRulers(t, "groups: []", newReceiver(t))
+	found := func() bool { return len(evaluator(t, nodes).ruler.Alertmanagers()) == 1 }
+	require.Eventually(t, found, 30*time.Second, 10*time.Millisecond)
+	n := evaluator(t, nodes)
+	conf, err := config.Load(n.conf, promslog.NewNopLogger())
+	require.NoError(t, err)
+	am, looked := conf.AlertingConfig.AlertmanagerConfigs[0], false
+	am.ServiceDiscoveryConfigs = append(am.ServiceDiscoveryConfigs, &probeDiscovery{look: func() {
+		looked = true
+		require.Empty(t, n.ruler.Alertmanagers(), "the section has changed, so the new notifier knows of none yet")
+	}})
+	require.NoError(t, n.ruler.ApplyConfig(conf, &url.URL{Scheme: "http", Host: "deucalion"}))
+	require.True(t, looked)
+	require.Eventually(t, found, 30*time.Second, 10*time.Millisecond)
 }
