@@ -145,8 +145,9 @@ func TestTransportHasNoHeartbeatFastPath(t *testing.T) {
 	x := testMux(t)
 	book := &addressBook{}
 	book.setSelf("me", x.ln.Addr().(*net.TCPAddr))
+	name := ""
 	tr := newTransport(x, x.ln.Addr().String(), book, hooks{}.dialer(), newHCLog(discard, "raft-net"))
-	tr.filter = newRPCFilter(tr.NetworkTransport.Consumer(), &amnesia{}, &disk{}, func() uint64 { return 0 })
+	tr.filter = newRPCFilter(tr.NetworkTransport.Consumer(), &amnesia{}, &disk{}, func() uint64 { return 0 }, func() string { return name })
 	defer tr.Close()
 	var _ raft.WithPreVote = tr
 	fast := make(chan struct{}, 1)
@@ -163,6 +164,8 @@ func TestTransportHasNoHeartbeatFastPath(t *testing.T) {
 	require.True(t, resp.Success)
 	require.Empty(t, fast)
 	require.Equal(t, "me@1.2.3.4:5", string(tr.EncodePeer("me", "1.2.3.4:5")))
+	name = "c"
+	require.Equal(t, "me@1.2.3.4:5#c", string(tr.EncodePeer("me", "1.2.3.4:5")))
 }
 
 func TestAdvertised(t *testing.T) {

@@ -66,10 +66,18 @@ func (t transport) SetHeartbeatHandler(f func(raft.RPC)) {
 	}
 }
 
+// clusterMark stands before the id of the cluster in what EncodePeer returns. It is in no address.
+const clusterMark = "#"
+
 // EncodePeer implements raft.Transport. Voters remember by this string to whom they gave the vote of a term; with an
-// address alone, a node that takes over another one's address could be given that one's vote a second time.
-func (transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
-	return []byte(string(id) + "@" + string(addr))
+// address alone, a node that takes over another one's address could be given that one's vote a second time. Each message
+// carries it as the address of its sender, so the id of the cluster is in it once that is known, see rpcFilter.
+func (t transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
+	s := string(id) + "@" + string(addr)
+	if c := t.filter.cluster(); c != "" {
+		s += clusterMark + c
+	}
+	return []byte(s)
 }
 
 // newTransport returns one whose filter is still to be set.
