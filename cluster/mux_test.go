@@ -152,9 +152,11 @@ func TestTransportHasNoHeartbeatFastPath(t *testing.T) {
 	var _ raft.WithPreVote = tr
 	fast := make(chan struct{}, 1)
 	tr.SetHeartbeatHandler(func(raft.RPC) { fast <- struct{}{} })
+	senders := make(chan string, 2)
 	go func() {
-		for range 1 {
+		for range 2 {
 			rpc := <-tr.Consumer()
+			senders <- string(rpc.Command.(*raft.AppendEntriesRequest).Addr)
 			rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil)
 		}
 	}()
@@ -164,7 +166,10 @@ func TestTransportHasNoHeartbeatFastPath(t *testing.T) {
 	require.True(t, resp.Success)
 	require.Empty(t, fast)
 	require.Equal(t, "me@1.2.3.4:5", string(tr.EncodePeer("me", "1.2.3.4:5")))
-	name = "c"
+	require.Equal(t, "a", <-senders)
+	name = "c" // the header of the heartbeats stays what it was when the term began
+	require.NoError(t, tr.AppendEntries("me", "nowhere:1", req, &resp))
+	require.Equal(t, "a#c", <-senders)
 	require.Equal(t, "me@1.2.3.4:5#c", string(tr.EncodePeer("me", "1.2.3.4:5")))
 }
 
