@@ -31,7 +31,7 @@ func send(t *testing.T, f *rpcFilter, in chan raft.RPC, command any) *raft.RPCRe
 
 func testFilter(t *testing.T, a *amnesia, d *disk) (*rpcFilter, chan raft.RPC) {
 	in := make(chan raft.RPC)
-	f := newRPCFilter(in, a, d, func() uint64 { return 3 })
+	f := newRPCFilter(in, a, d, func() uint64 { return 3 }, func() string { return "" })
 	t.Cleanup(f.close)
 	return f, in
 }
@@ -179,4 +179,31 @@ func TestDiskFilter(t *testing.T) {
 	require.ErrorIs(t, send(t, f, in, install).Error, errNoRoom)
 	require.Nil(t, send(t, f, in, &raft.AppendEntriesRequest{RPCHeader: from("a"), Term: 5}), "a heartbeat")
 	require.Nil(t, send(t, f, in, &raft.RequestVoteRequest{RPCHeader: from("a"), Term: 5}))
+}
+
+// Whatever a node of another cluster sends does not reach Raft; a node that knows no cluster yet may be a new one of this.
+func TestFilterRefusesOtherClusters(t *testing.T) {
+	ours := ""
+	f, in := testFilter(t, &amnesia{}, &disk{})
+	f.cluster = func() string { return ours }
+	commands := func(addr string) []any {
+		h := raft.RPCHeader{ID: []byte("a"), Addr: []byte(addr)}
+		return []any{
+			&raft.AppendEntriesRequest{RPCHeader: h, Term: 9}, &raft.RequestVoteRequest{RPCHeader: h, Term: 9},
+			&raft.RequestPreVoteRequest{RPCHeader: h, Term: 9}, &raft.InstallSnapshotRequest{RPCHeader: h, Term: 9},
+			&raft.TimeoutNowRequest{RPCHeader: h},
+		}
+	}
+	for _, c := range commands("a@1.2.3.4:5#two") {
+		require.Nil(t, send(t, f, in, c), "%T", c)
+	}
+	ours = "one"
+	for _, addr := range []string{"", "a@1.2.3.4:5", "a@1.2.3.4:5#one"} {
+		for _, c := range commands(addr) {
+			require.Nil(t, send(t, f, in, c), "%T %s", c, addr)
+		}
+	}
+	for _, c := range commands("a@1.2.3.4:5#two") {
+		require.ErrorIs(t, send(t, f, in, c).Error, ErrWrongNode, "%T", c)
+	}
 }

@@ -146,15 +146,18 @@ func TestTransportHasNoHeartbeatFastPath(t *testing.T) {
 	x := testMux(t)
 	book := &addressBook{}
 	book.setSelf("me", x.ln.Addr().(*net.TCPAddr))
+	name := ""
 	tr := newTransport(x, x.ln.Addr().String(), book, hooks{}.dialer(), newHCLog(discard, "raft-net"))
-	tr.filter = newRPCFilter(tr.NetworkTransport.Consumer(), &amnesia{}, &disk{}, func() uint64 { return 0 })
+	tr.filter = newRPCFilter(tr.NetworkTransport.Consumer(), &amnesia{}, &disk{}, func() uint64 { return 0 }, func() string { return name })
 	defer tr.Close()
 	var _ raft.WithPreVote = tr
 	fast := make(chan struct{}, 1)
 	tr.SetHeartbeatHandler(func(raft.RPC) { fast <- struct{}{} })
+	senders := make(chan string, 2)
 	go func() {
-		for range 1 {
+		for range 2 {
 			rpc := <-tr.Consumer()
+			senders <- string(rpc.Command.(*raft.AppendEntriesRequest).Addr)
 			rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil)
 		}
 	}()
@@ -164,6 +167,11 @@ func TestTransportHasNoHeartbeatFastPath(t *testing.T) {
 	require.True(t, resp.Success)
 	require.Empty(t, fast)
 	require.Equal(t, "me@1.2.3.4:5", string(tr.EncodePeer("me", "1.2.3.4:5")))
+	require.Equal(t, "a", <-senders)
+	name = "c" // the header of the heartbeats stays what it was when the term began
+	require.NoError(t, tr.AppendEntries("me", "nowhere:1", req, &resp))
+	require.Equal(t, "a#c", <-senders)
+	require.Equal(t, "me@1.2.3.4:5#c", string(tr.EncodePeer("me", "1.2.3.4:5")))
 }
 
 func TestAdvertised(t *testing.T) {

@@ -117,6 +117,37 @@ func TestJoinLater(t *testing.T) {
 	}, 1500*time.Millisecond, 100*time.Millisecond)
 }
 
+// A node is started on the data of another cluster, under the id and the address of a voter. The leader must not write
+// into its log: what was acknowledged there would be gone, and it would count as a voter here without the state of this
+// cluster.
+func TestLeaderOfAnotherCluster(t *testing.T) {
+	nodes := startCluster(t, nil)
+	leader, rest := leaderOf(t, nodes)
+	leader.writeMany(0, 20)
+	lost := rest[0]
+	own := startNode(t, cluster.Config{NodeID: lost.ID()})
+	own.waitReady()
+	own.mustWrite(1000)
+	require.NotEqual(t, leader.ClusterID(), own.ClusterID())
+	own.stop()
+	own.cfg.ListenAddress, own.cfg.GossipListenAddress = lost.ListenAddress(), lost.GossipAddress()
+	lost.crash()
+	own.start()
+	own.waitReady()
+
+	require.Never(t, func() bool { return own.count() != 1 || own.Ready() != nil }, 5*time.Second, 20*time.Millisecond)
+	own.mustWrite(1001)
+	id, _ := own.Leader()
+	require.Equal(t, own.ID(), id)
+	for _, n := range []*testNode{leader, rest[1]} {
+		n.mustWrite(30)
+		n.waitCount(21)
+	}
+	for _, s := range leader.Nodes(t.Context()) {
+		require.Equal(t, s.ID == own.ID(), s.Role == cluster.RoleUnreachable, s)
+	}
+}
+
 // Two live nodes with one id: the later one is reported and does not take over.
 func TestSameIDTwice(t *testing.T) {
 	t.Parallel()

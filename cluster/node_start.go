@@ -116,7 +116,7 @@ func (n *Node) openNetwork() (err error) {
 
 func (n *Node) startRaft() (err error) {
 	n.trans = newTransport(n.mux, n.advertise, n.book, n.cfg.hooks.dialer(), newHCLog(n.logger, "raft-net"))
-	n.trans.filter = newRPCFilter(n.trans.NetworkTransport.Consumer(), n.amnesia, n.disk, n.currentTerm)
+	n.trans.filter = newRPCFilter(n.trans.NetworkTransport.Consumer(), n.amnesia, n.disk, n.currentTerm, n.clusterID)
 	n.stores.guard.replay.Store(true) // NewRaft reads all that is to be replayed; its size counts for the next snapshot
 	n.raft, err = raft.NewRaft(raftConfig(n.id, n.logger), n.machine, n.stores.log, n.stores.stable, n.snapshots, n.trans)
 	n.stores.guard.replay.Store(false)

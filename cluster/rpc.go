@@ -178,7 +178,11 @@ func (s *rpcServer) check(r *http.Request) error {
 	if to := r.Header.Get(headerTo); to != s.node.id && to != "*" {
 		return fmt.Errorf("%w: this is %s, not %s", ErrWrongNode, s.node.id, to)
 	}
-	theirs, ours := r.Header.Get(headerCluster), s.node.clusterID()
+	return sameCluster(r.Header.Get(headerCluster), s.node.clusterID())
+}
+
+// sameCluster returns an error if the ids are of two clusters. A node that does not know its own yet may talk with all.
+func sameCluster(theirs, ours string) error {
 	if theirs != "" && ours != "" && theirs != ours {
 		return fmt.Errorf("%w: this is cluster %s, not %s", ErrWrongNode, ours, theirs)
 	}

@@ -4,9 +4,11 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -66,10 +68,31 @@ func (t transport) SetHeartbeatHandler(f func(raft.RPC)) {
 	}
 }
 
+// clusterMark stands before the id of the cluster in what EncodePeer returns. It is in no address.
+const clusterMark = "#"
+
 // EncodePeer implements raft.Transport. Voters remember by this string to whom they gave the vote of a term; with an
-// address alone, a node that takes over another one's address could be given that one's vote a second time.
-func (transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
-	return []byte(string(id) + "@" + string(addr))
+// address alone, a node that takes over another one's address could be given that one's vote a second time. Each message
+// carries it as the address of its sender, so the id of the cluster is in it once that is known, see rpcFilter.
+func (t transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
+	return t.marked([]byte(string(id) + "@" + string(addr)))
+}
+
+// marked returns peer with the id of this node's cluster, once that is known.
+func (t transport) marked(peer []byte) []byte {
+	peer, _, _ = bytes.Cut(peer, []byte(clusterMark))
+	if c := t.filter.cluster(); c != "" {
+		peer = append(slices.Clip(peer), clusterMark+c...)
+	}
+	return peer
+}
+
+// AppendEntries implements raft.Transport. Raft makes the header of its heartbeats once a term, in the first one before
+// the cluster has its id.
+func (t transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	req := *args
+	req.Addr = t.marked(args.Addr)
+	return t.NetworkTransport.AppendEntries(id, target, &req, resp)
 }
 
 // newTransport returns one whose filter is still to be set.

@@ -4,6 +4,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -20,12 +21,13 @@ var (
 	errNoRoom   = errors.New("this node's disk is full and it does not take entries")
 )
 
-// rpcFilter stands between the transport and Raft. It answers itself what an amnesiac node, or one whose disk is full,
-// must not do.
+// rpcFilter stands between the transport and Raft. It answers itself what comes from another cluster, and what an
+// amnesiac node, or one whose disk is full, must not do.
 type rpcFilter struct {
 	amnesia *amnesia
 	disk    *disk
 	term    func() uint64 // Raft's
+	cluster func() string // id of this node's cluster, "" while it is not known
 	in      <-chan raft.RPC
 	out     chan raft.RPC
 	stop    chan struct{}
@@ -33,8 +35,8 @@ type rpcFilter struct {
 	wg      sync.WaitGroup
 }
 
-func newRPCFilter(in <-chan raft.RPC, a *amnesia, d *disk, term func() uint64) *rpcFilter {
-	f := &rpcFilter{amnesia: a, disk: d, term: term, in: in, out: make(chan raft.RPC), stop: make(chan struct{})}
+func newRPCFilter(in <-chan raft.RPC, a *amnesia, d *disk, term func() uint64, cluster func() string) *rpcFilter {
+	f := &rpcFilter{amnesia: a, disk: d, term: term, cluster: cluster, in: in, out: make(chan raft.RPC), stop: make(chan struct{})}
 	f.wg.Go(f.run)
 	return f
 }
@@ -99,6 +101,9 @@ func (f *rpcFilter) refuse(rpc raft.RPC, resp any, err error) {
 
 // judge returns an answer, or that the request is to be held, or nothing if Raft shall have it.
 func (f *rpcFilter) judge(rpc raft.RPC) (resp any, err error, hold bool) {
+	if err := f.foreign(rpc); err != nil {
+		return nil, err, false
+	}
 	switch c := rpc.Command.(type) {
 	case *raft.RequestVoteRequest:
 		if !f.amnesia.mayVote(requestFrom(c), c.Term) {
@@ -134,6 +139,17 @@ func (f *rpcFilter) judge(rpc raft.RPC) (resp any, err error, hold bool) {
 		}
 	}
 	return nil, nil, false
+}
+
+// foreign returns an error for what a node of another cluster has sent, whose data directory has been exchanged with
+// one of this cluster, or whose id and address this node has. Raft itself would take its log and its terms.
+func (f *rpcFilter) foreign(rpc raft.RPC) error {
+	c, ok := rpc.Command.(raft.WithRPCHeader)
+	if !ok {
+		return nil
+	}
+	_, theirs, _ := bytes.Cut(c.GetRPCHeader().Addr, []byte(clusterMark))
+	return sameCluster(string(theirs), f.cluster())
 }
 
 // header is that of all answers.

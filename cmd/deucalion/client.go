@@ -71,10 +71,10 @@ func send[T any](req *http.Request) (*T, error) {
 		Data  *T     `json:"data"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, fmt.Errorf("%s answers %s: %q", req.URL, resp.Status, body[:min(len(body), 200)])
+		return nil, fmt.Errorf("%s answers %s: %q", req.URL.Redacted(), resp.Status, body[:min(len(body), 200)])
 	}
 	if answer.Error != "" || answer.Data == nil {
-		return nil, fmt.Errorf("%s answers %s: %s", req.URL, resp.Status, answer.Error)
+		return nil, fmt.Errorf("%s answers %s: %s", req.URL.Redacted(), resp.Status, answer.Error)
 	}
 	return answer.Data, nil
 }

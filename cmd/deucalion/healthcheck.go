@@ -66,7 +66,7 @@ func askHealth(ctx context.Context, target *url.URL, insecure bool) error {
 		return fmt.Errorf("read answer: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s: %s", target, resp.Status, strings.TrimSpace(string(body)))
+		return fmt.Errorf("%s answers %s: %s", target.Redacted(), resp.Status, strings.TrimSpace(string(body)))
 	}
 	return nil
 }

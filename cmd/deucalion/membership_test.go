@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -78,5 +80,25 @@ func TestMembershipCommands(t *testing.T) {
 		require.Contains(t, out.String(), "--url")
 		require.Equal(t, exitUsage, run(t.Context(), append([]string{command, "--no-such"}, args...), &out, &out))
 		require.Equal(t, exitFailed, run(t.Context(), append([]string{command, "--url=http://127.0.0.1:1"}, args...), &out, &out))
+	}
+}
+
+// A password that is in the address stays out of what the commands print.
+func TestCommandsKeepPasswords(t *testing.T) {
+	for _, status := range []int{http.StatusUnauthorized, http.StatusServiceUnavailable} {
+		for _, answer := range []string{"Unauthorized", `{"status":"error","error":"no leader"}`} {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(status)
+				_, _ = io.WriteString(w, answer)
+			}))
+			for _, command := range []string{"peers", "transfer-leader", "digest", "healthcheck"} {
+				var out bytes.Buffer
+				at := strings.Replace(s.URL, "http://", "http://admin:hunter2@", 1)
+				require.NotZero(t, run(t.Context(), []string{command, "--url=" + at}, &out, &out))
+				require.Contains(t, out.String(), "answers "+strconv.Itoa(status))
+				require.NotContains(t, out.String(), "hunter2", command)
+			}
+			s.Close()
+		}
 	}
 }
