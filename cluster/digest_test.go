@@ -92,8 +92,8 @@ func TestDigestFindsOneChangedValue(t *testing.T) {
 	require.Equal(t, cluster.DigestMismatch, r.Result, "%+v %+v %+v", *r.Nodes[0].Result, *r.Nodes[1].Result, *r.Nodes[2].Result)
 	require.Equal(t, []string{bad.ID()}, r.Differing)
 	for _, n := range nodes {
-		s := leader.statusOf(n.ID())
-		require.NotNil(t, s, n.ID())
+		var s *cluster.DigestStatus // nil also when a busy machine keeps a node from answering in time
+		require.Eventually(t, func() bool { s = leader.statusOf(n.ID()); return s != nil }, 15*time.Second, 10*time.Millisecond, n.ID())
 		require.Equal(t, r.Index, s.Index)
 		require.Equal(t, cluster.DigestMismatch, s.Result)
 		require.Equal(t, n == bad, s.Differing)
