@@ -61,9 +61,9 @@ func TestFederationSideBySide(t *testing.T) {
 		floats(3, "__name__", "b"),
 		floats(4, "__name__", "with.dots", "job", "j"),
 		histograms(&histogram.Histogram{
-			Schema: 1, Count: 4, Sum: 7, ZeroThreshold: 0.001, ZeroCount: 1,
+			Schema: 1, Count: 5, Sum: 7, ZeroThreshold: 0.001, ZeroCount: 1,
 			PositiveSpans: []histogram.Span{{Offset: 2, Length: 2}}, PositiveBuckets: []int64{2, -1},
-			NegativeSpans: []histogram.Span{{Offset: 1, Length: 1}}, NegativeBuckets: []int64{0},
+			NegativeSpans: []histogram.Span{{Offset: 1, Length: 1}}, NegativeBuckets: []int64{1}, // not empty: see docs/differences.md
 		}, "__name__", "b", "job", "native"),
 		histograms(&histogram.Histogram{
 			CounterResetHint: histogram.GaugeType, Schema: 0, Count: 1, Sum: 1,
