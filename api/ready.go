@@ -57,7 +57,7 @@ func notReady(w http.ResponseWriter, err error, text string) {
 // ready is /-/ready: unlike the gate it follows every change, for load balancers that choose between nodes.
 func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 	if err := a.cfg.Cluster.Ready(); err != nil {
-		notReady(w, err, fmt.Sprintf("%s is not ready: %v.\n", appName, err))
+		notReady(w, err, fmt.Sprintf("%s is %v.\n", appName, err))
 		return
 	}
 	w.WriteHeader(http.StatusOK)

@@ -73,6 +73,7 @@ func fetchDigest(ctx context.Context, base *url.URL, start, end string) (*cluste
 
 func printDigest(w io.Writer, r *cluster.DigestReport) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var reasons []string // of those that say nothing of their data
 	fmt.Fprintln(t, "NODE\tVERDICT\tSERIES\tSAMPLES\tHASH\tTABLES\tSECONDS")
 	for _, n := range r.Nodes {
 		verdict := "ok"
@@ -80,10 +81,12 @@ func printDigest(w io.Writer, r *cluster.DigestReport) {
 		case n.Differs:
 			verdict = "DIFFERS"
 		case n.Result == nil:
-			fmt.Fprintf(t, "%s\tmissing: %s\n", n.ID, n.Missing)
-			continue
+			verdict, reasons = "MISSING", append(reasons, n.ID+": "+n.Missing)
 		case n.Result.Err != "":
-			fmt.Fprintf(t, "%s\terror: %s\n", n.ID, n.Result.Err)
+			verdict, reasons = "ERROR", append(reasons, n.ID+": "+n.Result.Err)
+		}
+		if n.Result == nil || len(n.Result.Ranges) == 0 {
+			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\n", n.ID, verdict)
 			continue
 		}
 		for _, x := range n.Result.Ranges {
@@ -91,6 +94,9 @@ func printDigest(w io.Writer, r *cluster.DigestReport) {
 		}
 	}
 	_ = t.Flush() // stdout is gone if this fails
+	for _, reason := range reasons {
+		fmt.Fprintln(w, reason)
+	}
 	fmt.Fprintf(w, "%s at log index %d", r.Result, r.Index)
 	if len(r.Differing) > 0 {
 		fmt.Fprintf(w, ": %s", strings.Join(r.Differing, ", "))

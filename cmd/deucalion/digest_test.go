@@ -27,8 +27,8 @@ func TestDigestCommand(t *testing.T) {
 			1,
 			[]string{"n2    DIFFERS", "dead", "mismatch at log index 77: n2"},
 		},
-		"unreadable": {200, `{"data":{"result":"error","nodes":[{"id":"n2","result":{"err":"checksum"}}]}}`, 2, []string{"n2    error: checksum"}},
-		"missing":    {200, `{"data":{"result":"incomplete","nodes":[{"id":"n2","missing":"out of reach"}]}}`, 2, []string{"missing: out of reach"}},
+		"unreadable": {200, `{"data":{"result":"error","nodes":[{"id":"n2","result":{"err":"checksum"}}]}}`, 2, []string{"n2    ERROR", "n2: checksum"}},
+		"missing":    {200, `{"data":{"result":"incomplete","nodes":[{"id":"n1",` + good + `},{"id":"n2","missing":"out of reach"}]}}`, 2, []string{"n1    ok       3       12       cafe", "n2    MISSING", "n2: out of reach"}},
 		"refused":    {503, `{"status":"error","error":"admin APIs disabled"}`, 2, []string{"admin APIs disabled"}},
 		"not ours":   {404, `not found`, 2, []string{"404", "not found"}},
 	} {
