@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +50,15 @@ type ruleNode struct {
 	ruler    *monitor.Ruler
 	registry *prometheus.Registry
 	down     bool
+	deposed  atomic.Bool // the others have another leader, which this node has not heard of
+}
+
+// ConfirmLeader implements monitor.RulerCluster.
+func (n *ruleNode) ConfirmLeader(ctx context.Context) error {
+	if n.deposed.Load() {
+		return cluster.ErrNoLeader
+	}
+	return n.Node.ConfirmLeader(ctx)
 }
 
 // evalLog tells which node has recorded which evaluation.
@@ -130,7 +140,7 @@ func (n *ruleNode) start() {
 	require.NoError(n.t, err)
 	parse := parser.NewParser(parser.Options{})
 	n.ruler, err = monitor.NewRuler(monitor.RulerOptions{
-		Cluster: n.Node,
+		Cluster: n,
 		Appendable: watched{
 			monitor.NewAppendable(monitor.AppendableOptions{FSM: n.fsm, Proposer: n.Node, Registerer: n.registry}), n.cfg.NodeID, n.log,
 		},
@@ -196,6 +206,21 @@ func (n *ruleNode) writeAt(ls labels.Labels, at time.Time, v float64) {
 	require.NoError(n.t, err)
 }
 
+// metric is the sum over all labels of one of n's counters or gauges.
+func (n *ruleNode) metric(name string) (sum float64) {
+	n.t.Helper()
+	families, err := n.registry.Gather()
+	require.NoError(n.t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
 // times are the timestamps of a series' samples.
 func (n *ruleNode) times(matchers ...*labels.Matcher) (out []int64, values []float64) {
 	n.t.Helper()
@@ -237,9 +262,11 @@ func evaluator(t *testing.T, nodes []*ruleNode) *ruleNode {
 // receiver is an Alertmanager that only writes down.
 type receiver struct {
 	server *httptest.Server
+	gate   sync.RWMutex // who locks it holds requests up
 
-	mu   sync.Mutex // protects the following
-	sent []received
+	mu       sync.Mutex // protects the following
+	requests int
+	sent     []received
 }
 
 // received is one alert in one request.
@@ -259,8 +286,14 @@ func newReceiver(t *testing.T) *receiver {
 		if err := json.NewDecoder(req.Body).Decode(&alerts); err != nil {
 			t.Error(err)
 		}
+		r.gate.RLock()
+		defer r.gate.RUnlock()
+		if req.Context().Err() != nil { // the sender has given up
+			return
+		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		r.requests++
 		for _, a := range alerts {
 			a.at = time.Now()
 			r.sent = append(r.sent, a)
@@ -271,6 +304,13 @@ func newReceiver(t *testing.T) *receiver {
 }
 
 func (r *receiver) address() string { return strings.TrimPrefix(r.server.URL, "http://") }
+
+// count is the number of requests.
+func (r *receiver) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.requests
+}
 
 // of are the notifications of an alert in order of their arrival.
 func (r *receiver) of(name string) (out []received) {

@@ -189,6 +189,43 @@ groups:
 	require.GreaterOrEqual(t, len(ticks), slots-2, "slots are missing in %v", ticks)
 }
 
+// A leader that no majority confirms, as after a pause of its process, evaluates and notifies nothing, whatever it takes
+// itself for.
+func TestDeposedLeaderEvaluatesNothing(t *testing.T) {
+	am := newReceiver(t)
+	nodes := startRulers(t, `
+groups:
+- name: g
+  rules:
+  - record: tick
+    expr: time()
+  - alert: Steady
+    expr: vector(1)
+`, am)
+	n := evaluator(t, nodes)
+	require.Eventually(t, func() bool { return len(am.of("Steady")) > 0 }, 30*time.Second, 10*time.Millisecond)
+	am.gate.Lock() // one notification is on its way then, and two wait for it
+	require.Eventually(t, func() bool { return n.metric("prometheus_notifications_queue_length") >= 2 }, 30*time.Second, 10*time.Millisecond)
+	n.deposed.Store(true)
+	from := time.Now()
+	requests := am.count()
+	am.gate.Unlock()
+
+	require.Eventually(t, func() bool { return n.metric("deucalion_rules_unconfirmed_evaluations_total") >= 3 }, 30*time.Second, 10*time.Millisecond,
+		"no evaluation was left out")
+	require.NotNil(t, n.ruler.RuleGroups(), "it knows that it does not lead")
+	ticks, _ := n.times(equal(model.MetricNameLabel, "tick"))
+	require.LessOrEqual(t, ticks[len(ticks)-1], from.UnixMilli(), "it has evaluated")
+	require.LessOrEqual(t, am.count(), requests+1, "it has sent what was queued")
+
+	sent := am.count()
+	n.deposed.Store(false)
+	require.Eventually(t, func() bool {
+		ts, _ := n.times(equal(model.MetricNameLabel, "tick"))
+		return len(ts) > len(ticks) && am.count() > sent
+	}, 30*time.Second, 10*time.Millisecond, "it is confirmed, and does not go on")
+}
+
 // What ended while the leaders changed has a stale marker, so that no query sees it for five minutes more.
 func TestSeriesEndWithLeaders(t *testing.T) {
 	am := newReceiver(t)
