@@ -14,8 +14,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/alecthomas/units"
-	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
@@ -62,10 +60,6 @@ func loadConfig(o *options, parse parser.Parser, logger *slog.Logger) (*configur
 		return nil, fmt.Errorf("rule files: %w", err)
 	}
 	warnIgnored(c.file, logger)
-	if r := c.file.StorageConfig.TSDBConfig.Retention; r.Time == 0 && r.Size == 0 && r.Percentage == 0 {
-		flags := o.retention()
-		r.Time, r.Size = model.Duration(flags.time), units.Base2Bytes(flags.size)
-	}
 	if c.logLevel, err = ownLogLevel(path); err != nil {
 		return nil, err
 	}
@@ -141,8 +135,8 @@ func (c *configuration) settings() fsm.Settings {
 	return s
 }
 
-// retention is the limits of the file, or the flags' where it has none. dir is on the file system that a percentage is
-// of.
+// retention is the limits of the file, or the flags' where it has none, see setConfigDefaults. dir is on the file system
+// that a percentage is of.
 func (c *configuration) retention(dir string) retention {
 	r := c.file.StorageConfig.TSDBConfig.Retention
 	out := retention{time: time.Duration(r.Time), size: int64(r.Size)}

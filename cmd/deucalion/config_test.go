@@ -30,7 +30,9 @@ func loadFrom(t *testing.T, dir string, args ...string) (*configuration, error) 
 	t.Helper()
 	o, err := parse(t, append(args, "--config.file="+filepath.Join(dir, "prometheus.yml"))...)
 	require.NoError(t, err)
-	return loadConfig(o, o.features.parser(), slog.New(slog.DiscardHandler))
+	logger := slog.New(slog.DiscardHandler)
+	require.NoError(t, o.setFeatures(logger))
+	return loadConfig(o, o.features.parser(), logger)
 }
 
 func TestConfigSettings(t *testing.T) {
@@ -78,6 +80,9 @@ func TestConfigRetention(t *testing.T) {
 		"storage: {tsdb: {out_of_order_time_window: 1m}}":         {30 * 24 * time.Hour, 1 << 30},
 		"storage: {tsdb: {retention: {time: 1d}}}":                {24 * time.Hour, 0},
 		"storage: {tsdb: {retention: {size: 5GB}}}":               {0, 5 << 30},
+		"storage: {tsdb: {retention: {time: 0s}}}":                {0, 0}, // for ever
+		"storage: {tsdb: {retention: {}}}":                        {0, 0},
+		"storage: {tsdb: {retention: }}":                          {30 * 24 * time.Hour, 1 << 30},
 		"storage: {tsdb: {retention: {time: 2d, size: 512MB}}}":   {48 * time.Hour, 512 << 20},
 		"storage: {tsdb: {retention: {size: 1B, percentage: 1}}}": {0, -1},
 	} {

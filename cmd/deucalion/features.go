@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/alecthomas/units"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -75,6 +77,8 @@ func (o *options) setFeatures(logger *slog.Logger) error {
 // setConfigDefaults changes what the configuration file has by default. The library reads these defaults from its
 // package variables, and has no other way.
 func (o *options) setConfigDefaults(logger *slog.Logger) {
+	flags := o.retention()
+	config.DefaultTSDBRetentionConfig = config.TSDBRetentionConfig{Time: model.Duration(flags.time), Size: units.Base2Bytes(flags.size)}
 	if o.features.has("extra-scrape-metrics") {
 		on := true
 		config.DefaultConfig.GlobalConfig.ExtraScrapeMetrics = &on
