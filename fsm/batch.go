@@ -4,6 +4,7 @@
 package fsm
 
 import (
+	"math"
 	"strings"
 
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -230,8 +231,13 @@ func (b *Batch) Refuse(t int64, r Reason) { b.refuse(b.Labels(), t, r) }
 // it. Accepted also when the log alone can tell.
 func (b *Batch) Verdict() Reason { return b.verdict }
 
-// OutOfOrder tells whether the current series has a sample at or after t, as far as this node knows.
-func (b *Batch) OutOfOrder(t int64) bool { return b.cur != nil && t <= b.cur.lastT.Load() }
+// NewestTime is the time of the current series' newest sample, as far as this node knows: math.MinInt64 if it has none.
+func (b *Batch) NewestTime() int64 {
+	if b.cur == nil {
+		return math.MinInt64
+	}
+	return b.cur.lastT.Load()
+}
 
 func (b *Batch) refuse(ls labels.Labels, t int64, r Reason) {
 	b.verdict = r

@@ -51,7 +51,7 @@ func (b *base) add(ref storage.SeriesRef, ls labels.Labels, t int64, v float64, 
 		return 0, b.outside(t)
 	}
 	b.batch.Series(nil, ls)
-	if rejectOutOfOrder && b.batch.OutOfOrder(t) {
+	if rejectOutOfOrder && t < b.batch.NewestTime() { // at the newest time, the value decides
 		return 0, storage.ErrOutOfOrderSample
 	}
 	switch {
@@ -71,12 +71,21 @@ func (b *base) add(ref storage.SeriesRef, ls labels.Labels, t int64, v float64, 
 	if r := b.batch.Verdict(); r != fsm.Accepted {
 		b.reported++
 		b.to.refused.WithLabelValues(r.String()).Inc()
-		return 0, r.Err()
+		return 0, refusal(r)
 	}
 	if ref == 0 {
 		ref = storage.SeriesRef(ls.Hash() | 1<<63)
 	}
 	return ref, nil
+}
+
+// refusal is the error that Prometheus's storage returns for r. It calls what is too old out of bounds unless it takes
+// samples out of order: a scrape goes on without such a sample, and fails on any other error.
+func refusal(r fsm.Reason) error {
+	if r == fsm.TooOld {
+		return fmt.Errorf("%w: %w", storage.ErrOutOfBounds, r.Err())
+	}
+	return r.Err()
 }
 
 // outside refuses a sample of a time that is not known to be right. One in the future would make the whole cluster refuse
@@ -96,7 +105,7 @@ func (b *base) zero(ls labels.Labels, st, t int64, h *histogram.Histogram, fh *h
 		return
 	}
 	b.batch.Series(nil, ls)
-	if b.batch.OutOfOrder(st) {
+	if st <= b.batch.NewestTime() {
 		return
 	}
 	switch {

@@ -52,13 +52,14 @@ func TestScrapedDataIsOnAllNodes(t *testing.T) {
 	f := newFarm(t)
 	native := instrumented()
 	then := time.Now().Add(-time.Minute).UnixMilli()
+	ancient := time.Now().Add(-3 * time.Hour).UnixMilli() // it is left out, and the rest of the scrape is not
 	f.answer = func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Host == "native.test:80" {
 			native.ServeHTTP(w, r)
 			return
 		}
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-		fmt.Fprintf(w, "# HELP m Help of m.\n# TYPE m gauge\nm{job=\"theirs\"} 1\nold 2 %d\n", then)
+		fmt.Fprintf(w, "# HELP m Help of m.\n# TYPE m gauge\nm{job=\"theirs\"} 1\nancient 3 %d\nold 2 %d\n", ancient, then)
 	}
 	nodes := startScrapers(t, monitor.ShardSpread, fsm.Settings{MaxExemplars: 100}, strings.ReplaceAll(dataConfig, "URL", f.URL))
 	for _, n := range nodes {
@@ -75,7 +76,7 @@ func TestScrapedDataIsOnAllNodes(t *testing.T) {
 			`{__name__="up", instance="native.test:80", job="native"}`:   "1",
 		})
 		n.requireSeries("scrape_samples_scraped", map[string]string{
-			`{__name__="scrape_samples_scraped", instance="limited.test:80", job="limited"}`: "2",
+			`{__name__="scrape_samples_scraped", instance="limited.test:80", job="limited"}`: "3",
 		})
 		n.requireSeries("scrape_timeout_seconds", map[string]string{
 			`{__name__="scrape_timeout_seconds", instance="native.test:80", job="native"}`: "1",
