@@ -13,10 +13,28 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/deucaliondb/deucalion/cluster"
 )
+
+// All duties that can fail have a counter from the start, for rates to see the first failure.
+func TestDutiesAreCountedFromZero(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, cluster.Config{NodeID: "n", BootstrapExpect: 1})
+	all, err := n.cfg.Registerer.(*prometheus.Registry).Gather()
+	require.NoError(t, err)
+	var duties []string
+	for _, family := range all {
+		if family.GetName() == "deucalion_cluster_duty_failures_total" {
+			for _, m := range family.GetMetric() {
+				duties = append(duties, m.GetLabel()[0].GetValue())
+			}
+		}
+	}
+	require.ElementsMatch(t, []string{"settings", "retention", "membership", "digest"}, duties)
+}
 
 // A duty runs on the leader, has everything that was acknowledged before, and moves with the leadership.
 func TestDutyFollowsTheLeader(t *testing.T) {

@@ -189,7 +189,7 @@ func (m *imports) here(x fsm.Import) bool {
 		return false
 	}
 	for _, b := range x.Blocks {
-		if err := b.Check(m.path(x.ID), false); err != nil {
+		if err := b.Check(m.path(x.ID), false, nil); err != nil {
 			m.logger.Error("A file of an import is damaged, fetching it again", "id", x.ID, "err", err)
 			return false
 		}

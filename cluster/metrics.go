@@ -132,7 +132,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, result := range []string{"ok", "dropped", "disk_full"} {
 		m.catchUps.WithLabelValues(result)
 	}
-	for _, duty := range []string{"settings", "retention", "membership"} {
+	for _, duty := range []string{"settings", "retention", "membership", "digest"} {
 		m.dutyFailures.WithLabelValues(duty)
 	}
 	for _, reason := range []string{"crowded", "preamble"} {

@@ -178,6 +178,7 @@ func TestAdvertised(t *testing.T) {
 	listen := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 77}
 	for given, want := range map[string]string{
 		"": "127.0.0.1:77", "host": "host:77", "host:0": "host:77", "host:5": "host:5", "10.0.0.1:9": "10.0.0.1:9",
+		"[10.0.0.1]:9": "10.0.0.1:9", "[fd00::1]:9": "[fd00::1]:9", "[fd00::1]:0": "[fd00::1]:77",
 	} {
 		got, err := advertised(given, listen)
 		require.NoError(t, err)

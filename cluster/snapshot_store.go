@@ -65,7 +65,7 @@ func OpenSnapshots(dir string, logger *slog.Logger) (*SnapshotStore, error) {
 	mark := filepath.Join(dir, verifyAllName)
 	_, err := os.Stat(mark)
 	full := err == nil
-	s, err := openSnapshots(dir, logger, func(d string) error { return fsm.VerifySnapshot(d, full) })
+	s, err := openSnapshots(dir, logger, fsm.SnapshotVerifier(full))
 	if err != nil || !full {
 		return s, err
 	}

@@ -53,7 +53,7 @@ func OpenBase(ctx context.Context, dir string) (*Base, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := f.Check(filepath.Join(dir, blocksName), true); err != nil {
+		if err := f.Check(filepath.Join(dir, blocksName), true, nil); err != nil {
 			b.damaged = append(b.damaged, f)
 			b.errs = append(b.errs, err)
 			continue

@@ -93,11 +93,21 @@ func writeManifest(dir string, m Manifest) error {
 // state and the blocks' indexes by their checksums, chunk segments by size only
 // unless full is set (see storage.BlockFiles.Check). The error names the file.
 func VerifySnapshot(dir string, full bool) error {
-	_, err := verify(dir, full)
+	_, err := verify(dir, full, nil)
 	return err
 }
 
-func verify(dir string, full bool) (Manifest, error) {
+// SnapshotVerifier returns VerifySnapshot for several snapshots, which reads a file
+// that is in more than one of them once.
+func SnapshotVerifier(full bool) func(dir string) error {
+	sums := storage.Sums{}
+	return func(dir string) error {
+		_, err := verify(dir, full, sums)
+		return err
+	}
+}
+
+func verify(dir string, full bool, sums storage.Sums) (Manifest, error) {
 	m, err := ReadManifest(dir)
 	if err != nil {
 		return Manifest{}, err
@@ -106,7 +116,7 @@ func verify(dir string, full bool) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("%w: %w", ErrSnapshot, err)
 	}
 	for _, f := range m.Blocks {
-		if err := f.Check(filepath.Join(dir, blocksName), full); err != nil {
+		if err := f.Check(filepath.Join(dir, blocksName), full, sums); err != nil {
 			return Manifest{}, fmt.Errorf("%w: %w", ErrSnapshot, err)
 		}
 	}

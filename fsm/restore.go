@@ -16,7 +16,7 @@ import (
 // index. The directory is hard-linked from, not changed. On an error the state
 // is what it was. Applier only.
 func (f *FSM) Restore(dir string) error {
-	m, err := verify(dir, false)
+	m, err := verify(dir, false, nil)
 	if err != nil {
 		return err
 	}

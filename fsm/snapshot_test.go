@@ -203,6 +203,33 @@ func TestSnapshotDamagedChunk(t *testing.T) {
 	require.ErrorContains(t, errors.Join(err, ss.Err()), "checksum")
 }
 
+// What two snapshots share is read once.
+func TestSnapshotVerifierReadsOnce(t *testing.T) {
+	f, _ := fixedState(t)
+	a, b := persist(t, f), persist(t, f)
+	blocks, err := os.ReadDir(filepath.Join(a, blocksName))
+	require.NoError(t, err)
+	verify := SnapshotVerifier(true)
+	require.NoError(t, verify(a))
+	segment := filepath.Join(blocksName, blocks[0].Name(), "chunks", "000001")
+	w, err := os.OpenFile(filepath.Join(a, segment), os.O_RDWR, 0)
+	require.NoError(t, err)
+	_, err = w.WriteAt([]byte("no"), 20)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	require.NoError(t, verify(b), "the same file, which has been read")
+	require.ErrorIs(t, SnapshotVerifier(true)(b), storage.ErrDamaged)
+	require.NoError(t, SnapshotVerifier(false)(b))
+
+	// A file of its own is read.
+	verify = SnapshotVerifier(false)
+	require.NoError(t, verify(a))
+	require.ErrorIs(t, verify(damage(t, b, filepath.Join(blocksName, blocks[0].Name(), "index"), func(x []byte) []byte {
+		x[len(x)/2] ^= 4
+		return x
+	})), storage.ErrDamaged)
+}
+
 // An index that cannot be opened although its checksum is right: the state is still
 // what it was then.
 func TestSnapshotDamagedIndex(t *testing.T) {

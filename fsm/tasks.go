@@ -35,8 +35,9 @@ func validName(s string) bool {
 
 // tasks runs what an entry asks each node to do in its own time.
 type tasks struct {
-	f  *FSM
-	wg sync.WaitGroup
+	f    *FSM
+	made *madeSnapshots
+	wg   sync.WaitGroup
 
 	// mu protects the following.
 	mu    sync.Mutex
@@ -51,7 +52,9 @@ type task struct {
 	err   error // valid once done is closed
 }
 
-func newTasks(f *FSM) *tasks { return &tasks{f: f, known: map[string]*task{}} }
+func newTasks(f *FSM) *tasks {
+	return &tasks{f: f, made: openMade(f.opts.Dir), known: map[string]*task{}}
+}
 
 // start runs work on a goroutine of its own, once for an id. It returns false
 // if it does not: for an id that is known, or when too many tasks are under way,
@@ -137,12 +140,16 @@ func (t *tasks) clean(id string) {
 }
 
 // userSnapshot takes hold of the state now and writes it in the background. One
-// that is there already (the log is replayed) is left as it is: it has the same
-// content.
+// that was made already (the log is replayed) is left as it is: it has the same
+// content, or somebody has moved or removed it.
 func (t *tasks) userSnapshot(s UserSnapshot) {
 	dst := filepath.Join(t.f.opts.Dir, "snapshots", s.Name)
-	if _, err := os.Stat(dst); err == nil {
+	if t.made.has(s.Name) {
 		t.start(s.ID, false, func(context.Context) error { return nil })
+		return
+	}
+	if _, err := os.Stat(dst); err == nil { // a crash came before its name was noted
+		t.start(s.ID, false, func(context.Context) error { return t.made.add(s.Name) })
 		return
 	}
 	if t.f.store.LowDisk() {
@@ -156,7 +163,10 @@ func (t *tasks) userSnapshot(s UserSnapshot) {
 	}
 	if !t.start(s.ID, false, func(ctx context.Context) error {
 		defer snap.Release()
-		return writeUserSnapshot(ctx, snap, dst)
+		if err := writeUserSnapshot(ctx, snap, dst); err != nil {
+			return err
+		}
+		return t.made.add(s.Name)
 	}) {
 		snap.Release()
 	}

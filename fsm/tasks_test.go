@@ -143,6 +143,45 @@ func TestUserSnapshot(t *testing.T) {
 	require.Equal(t, before[0].Name(), after[0].Name(), "one that is there is left alone")
 }
 
+// The replay after a restart does not make again what somebody has removed, and makes what is missing else.
+func TestUserSnapshotRemoved(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{Dir: dir, Storage: storage.Options{Manual: true}}
+	snapshots := func(names ...string) { // applies their entries to a node that starts
+		f, err := Open(o, "")
+		require.NoError(t, err)
+		defer func() { require.NoError(t, f.Close()) }()
+		l := newLog(f)
+		for _, n := range names {
+			require.Empty(t, l.propose(t, EncodeUserSnapshot(UserSnapshot{"id-" + n, n})).Err)
+			require.NoError(t, waitTask(t, f, "id-"+n))
+		}
+	}
+	a, b, c := filepath.Join(dir, "snapshots", "a"), filepath.Join(dir, "snapshots", "b"), filepath.Join(dir, "snapshots", "c")
+	require.NoError(t, os.MkdirAll(b, 0o777)) // a crash came before its name was noted
+	snapshots("a", "b")
+	require.NoError(t, os.RemoveAll(a))
+	require.NoError(t, os.RemoveAll(b))
+	snapshots("a", "b", "c")
+	require.NoDirExists(t, a)
+	require.NoDirExists(t, b)
+	require.DirExists(t, c)
+}
+
+// Names are forgotten some day, the oldest first.
+func TestMadeSnapshotsAreBounded(t *testing.T) {
+	m := openMade(t.TempDir())
+	for i := range taskMemory {
+		m.names = append(m.names, fmt.Sprint("n", i))
+	}
+	require.NoError(t, m.add("new"))
+	m = openMade(filepath.Dir(m.path))
+	require.Len(t, m.names, taskMemory)
+	require.False(t, m.has("n0"))
+	require.True(t, m.has("n1"))
+	require.True(t, m.has("new"))
+}
+
 // What a crash has left of a user snapshot would hold the room of blocks that are merged away.
 func TestUnfinishedUserSnapshot(t *testing.T) {
 	dir := t.TempDir()

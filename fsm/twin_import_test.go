@@ -29,7 +29,7 @@ type importFiles string
 func (d importFiles) Ensure(_ context.Context, _ uint64, x Import) (string, error) {
 	dir := filepath.Join(string(d), x.ID)
 	for _, b := range x.Blocks {
-		if err := b.Check(dir, true); err != nil {
+		if err := b.Check(dir, true, nil); err != nil {
 			return "", err
 		}
 	}

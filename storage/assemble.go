@@ -52,5 +52,5 @@ func LinkBlock(src, dst string, f BlockFiles, dels []Deletion) (BlockFiles, erro
 
 // CheckFile compares the file in dir with x, by size and checksum.
 func (x File) CheckFile(dir string) error {
-	return x.check(filepath.Join(dir, filepath.FromSlash(x.Path)), true)
+	return x.check(filepath.Join(dir, filepath.FromSlash(x.Path)), true, nil)
 }

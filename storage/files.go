@@ -124,10 +124,13 @@ func sumFile(name string) (uint32, error) {
 // CRC of each chunk when it reads it, so a damaged one is an error and never a
 // wrong answer, while most of an index has no such guard. Reading all segments
 // takes as long as the disk needs for all data.
-func (f BlockFiles) Check(dir string, full bool) error {
+//
+// A file that sums knows is not read again; what is read gets into it, unless it
+// is nil.
+func (f BlockFiles) Check(dir string, full bool, sums Sums) error {
 	for _, x := range f.Files {
 		name := filepath.Join(dir, f.ULID.String(), filepath.FromSlash(x.Path))
-		if err := x.check(name, full || !strings.HasPrefix(x.Path, chunksPrefix)); err != nil {
+		if err := x.check(name, full || !strings.HasPrefix(x.Path, chunksPrefix), sums); err != nil {
 			return err
 		}
 	}
@@ -136,7 +139,30 @@ func (f BlockFiles) Check(dir string, full bool) error {
 
 const chunksPrefix = "chunks/"
 
-func (x File) check(name string, sum bool) error {
+// Sums are the checksums of files as they were read, by inode: directories with
+// hard links to the same files are checked in one reading.
+type Sums map[inode]uint32
+
+type inode struct{ dev, ino uint64 }
+
+// sum returns the checksum of a file.
+func (s Sums) sum(name string, fi os.FileInfo) (uint32, error) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if s == nil || !ok {
+		return sumFile(name)
+	}
+	id := inode{uint64(st.Dev), st.Ino}
+	if crc, ok := s[id]; ok {
+		return crc, nil
+	}
+	crc, err := sumFile(name)
+	if err == nil {
+		s[id] = crc
+	}
+	return crc, err
+}
+
+func (x File) check(name string, sum bool, sums Sums) error {
 	fi, err := os.Stat(name)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -147,7 +173,7 @@ func (x File) check(name string, sum bool) error {
 	if !sum {
 		return nil
 	}
-	if crc, err := sumFile(name); err != nil {
+	if crc, err := sums.sum(name, fi); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	} else if crc != x.CRC32C && !plant.IgnoreChecksum {
 		return fmt.Errorf("%w: %s has CRC-32C %08x, it was written with %08x", ErrDamaged, name, crc, x.CRC32C)

@@ -133,7 +133,7 @@ func (s *Store) forgetDamagedRaw(m *memtable) {
 	defer m.rawMu.Unlock()
 	for _, r := range m.raw {
 		dir := filepath.Dir(r.dir)
-		if err := r.Check(dir, true); err != nil {
+		if err := r.Check(dir, true, nil); err != nil {
 			s.opts.Logger.Warn("A block of a memtable is damaged; it is written anew", "err", err)
 			m.raw = nil
 			_ = os.RemoveAll(dir)

@@ -41,7 +41,7 @@ func (f BlockFiles) immutable() BlockFiles {
 func (f BlockFiles) checkMutable(dir string) error {
 	for _, x := range f.Files {
 		if mutable(x.Path) {
-			if err := x.check(filepath.Join(dir, x.Path), true); err != nil {
+			if err := x.check(filepath.Join(dir, x.Path), true, nil); err != nil {
 				return err
 			}
 		}

@@ -159,7 +159,7 @@ func TestScrubAfterDeletes(t *testing.T) {
 		require.NoError(t, err)
 		p.Release()
 		for _, f := range made {
-			require.NoError(t, f.Check(dir, true))
+			require.NoError(t, f.Check(dir, true, nil))
 		}
 	}
 	require.Empty(t, *found)

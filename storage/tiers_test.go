@@ -170,7 +170,7 @@ func TestSnapshotOfTheMoment(t *testing.T) {
 		files, err := snap.Persist(t.Context(), dst)
 		require.NoError(t, err)
 		for _, f := range files {
-			require.NoError(t, f.Check(dst, true))
+			require.NoError(t, f.Check(dst, true, nil))
 		}
 		y := openStore(t, Options{Manual: true})
 		require.NoError(t, y.Reset(dst, files, NoTime, base+2*partition))
@@ -260,7 +260,7 @@ func TestPersistClean(t *testing.T) {
 	snap.Release()
 	require.Len(t, files, 3)
 	for _, f := range files {
-		require.NoError(t, f.Check(dst, true))
+		require.NoError(t, f.Check(dst, true, nil))
 		b, err := tsdb.OpenBlock(nil, filepath.Join(dst, f.ULID.String()), nil, nil)
 		require.NoError(t, err)
 		require.Zero(t, b.Meta().Stats.NumTombstones)

@@ -33,6 +33,12 @@ type balancer struct {
 // startBalancer puts the HAProxy of the machine before three nodes.
 func startBalancer(t *testing.T, nodes []*local.Server) *balancer {
 	t.Helper()
+	return startBalancerWith(t, filepath.Join(dir, "haproxy.cfg"), nodes)
+}
+
+// startBalancerWith does so with another configuration.
+func startBalancerWith(t *testing.T, file string, nodes []*local.Server) *balancer {
+	t.Helper()
 	bin, err := exec.LookPath("haproxy")
 	if err != nil {
 		t.Skip("no haproxy here; test/scripts/debian-haproxy.sh installs one")
@@ -43,14 +49,14 @@ func startBalancer(t *testing.T, nodes []*local.Server) *balancer {
 	b := &balancer{monitoring: fmt.Sprintf("127.0.0.1:%d", port)}
 	work := t.TempDir()
 	b.Server, err = local.NewProgram(bin, work, &ports, func(string) []string {
-		return []string{"-db", "-f", filepath.Join(dir, "haproxy.cfg")}
+		return []string{"-db", "-f", file}
 	})
 	require.NoError(t, err)
 	env := []string{"DEUCALION_LISTEN=" + b.Addr, "DEUCALION_MONITORING=" + b.monitoring}
 	for i, n := range nodes {
 		env = append(env, fmt.Sprintf("DEUCALION_NODE%d=%s", i+1, n.Addr))
 	}
-	check := exec.CommandContext(t.Context(), bin, "-c", "-f", filepath.Join(dir, "haproxy.cfg"))
+	check := exec.CommandContext(t.Context(), bin, "-c", "-f", file)
 	check.Env = append(os.Environ(), env...)
 	out, err := check.CombinedOutput()
 	require.NoError(t, err, "%s", out)

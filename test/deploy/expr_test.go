@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/teststorage"
 	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
 )
 
 const (
@@ -233,4 +234,37 @@ func TestDeadMansSwitchAlwaysFires(t *testing.T) {
 	require.Len(t, rules, 1)
 	require.Zero(t, rules[0].For)
 	require.Len(t, evaluator(t, teststorage.New(t), time.Now())(rules[0].Expr), 1)
+}
+
+// An Alertmanager repeats a notification no more often than it looks at its group, by default every five minutes.
+func TestDeadMansSwitchBeatsEveryMinute(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/compose/alertmanager/alertmanager.yml")
+	require.NoError(t, err)
+	advice, err := os.ReadFile(switchFile)
+	require.NoError(t, err)
+	_, example, ok := strings.Cut(string(advice), "#\n#   route:\n")
+	require.True(t, ok)
+	example, _, _ = strings.Cut(example, "\ngroups:")
+	for name, text := range map[string]string{
+		"alertmanager.yml":     string(text),
+		"dead-mans-switch.yml": "route:\n" + strings.ReplaceAll("\n"+example, "\n#   ", "\n"),
+	} {
+		var c struct {
+			Route struct {
+				Routes []struct {
+					Matchers       []string
+					GroupInterval  model.Duration `json:"group_interval"`
+					RepeatInterval model.Duration `json:"repeat_interval"`
+				}
+			}
+		}
+		require.NoError(t, yaml.Unmarshal([]byte(text), &c), name)
+		require.Len(t, c.Route.Routes, 1, name)
+		r := c.Route.Routes[0]
+		require.Contains(t, r.Matchers[0], "DeucalionDeadMansSwitch", name)
+		for _, d := range []model.Duration{r.GroupInterval, r.RepeatInterval} {
+			require.Positive(t, d, name)
+			require.LessOrEqual(t, time.Duration(d), time.Minute, name)
+		}
+	}
 }

@@ -127,13 +127,14 @@ func TestKubernetesNodes(t *testing.T) {
 	pod := set.Spec.Template
 	c := pod.Spec.Containers[0]
 	require.Contains(t, c.Args, "--node.id=$(POD_NAME)")
-	require.Contains(t, c.Args, "--cluster.advertise-address=$(POD_IP):9190")
-	require.Contains(t, c.Args, "--cluster.gossip-advertise-address=$(POD_IP):9191")
+	require.Contains(t, c.Args, "--cluster.advertise-address=[$(POD_IP)]:9190", "also an IPv6 address")
+	require.Contains(t, c.Args, "--cluster.gossip-advertise-address=[$(POD_IP)]:9191")
 	require.Contains(t, c.Args, "--cluster.peer="+nodes.Name+":9191")
 	require.Contains(t, c.Args, fmt.Sprintf("--cluster.bootstrap-expect=%d", *set.Spec.Replicas))
 	require.Equal(t, "/-/ready", c.ReadinessProbe.HTTPGet.Path)
 	require.Equal(t, "/-/healthy", c.LivenessProbe.HTTPGet.Path)
 	require.Equal(t, "/-/healthy", c.StartupProbe.HTTPGet.Path)
+	require.GreaterOrEqual(t, c.StartupProbe.PeriodSeconds*c.StartupProbe.FailureThreshold, int32(3600), "a start may read all data")
 	require.NotNil(t, c.Lifecycle)
 	require.NotNil(t, c.Lifecycle.PreStop.Sleep, "clients come until the endpoints have changed; the image has no shell")
 	wait := c.Lifecycle.PreStop.Sleep.Seconds
