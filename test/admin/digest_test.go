@@ -32,5 +32,5 @@ func TestDigestCommand(t *testing.T) {
 	}
 	out, code = deucalion(t, n, "digest")
 	require.Equal(t, 2, code, out)
-	require.Regexp(t, down+` +missing: `, out)
+	require.Regexp(t, `(?s)`+down+` +MISSING .*\n`+down+`: `, out)
 }
