@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
 	"time"
@@ -135,6 +136,14 @@ type Config struct {
 // RemoteReadLimits are the storage.remote.read-* flags of Prometheus. 0 means no limit, but for BytesInFrame.
 type RemoteReadLimits struct {
 	Samples, Concurrency, BytesInFrame int
+}
+
+// concurrency is the limit for the library, whose gate lets nobody in when it is 0.
+func (l RemoteReadLimits) concurrency() int {
+	if l.Concurrency == 0 {
+		return math.MaxInt32
+	}
+	return l.Concurrency
 }
 
 // API serves HTTP. Its methods are goroutine-safe.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/prometheus/prompb"
@@ -117,6 +118,20 @@ func TestRemoteReadSamples(t *testing.T) {
 	ts := res.Results[0].Timeseries[0]
 	require.Equal(t, []prompb.Sample{{Timestamp: (last - 1) * 1000, Value: 2}, {Timestamp: last * 1000, Value: 3}}, ts.Samples)
 	require.Contains(t, ts.Labels, prompb.Label{Name: "dc", Value: "x"}, "external labels")
+}
+
+// The limit of concurrent calls is off with 0, as the flag says.
+func TestRemoteReadWithoutLimit(t *testing.T) {
+	i := newInstance(t, func(c *api.Config) { c.RemoteRead.Concurrency = 0 })
+	last := i.write(t, "a", 1, 2, 3)
+	done := make(chan int, 1)
+	go func() { done <- i.remoteRead(t, last).Code }()
+	select {
+	case code := <-done:
+		require.Equal(t, http.StatusOK, code)
+	case <-time.After(30 * time.Second):
+		t.Fatal("no answer")
+	}
 }
 
 func TestRemoteReadChunks(t *testing.T) {

@@ -67,7 +67,7 @@ func (a *API) ownRoutes(mux *http.ServeMux, b *barrier) {
 		}
 	}
 	read := remote.NewReadHandler(a.logger.With("component", "remote read"), a.cfg.Registerer, a.cfg.FSM.ExactQueryable(),
-		a.cfg.PrometheusConfig, a.cfg.RemoteRead.Samples, a.cfg.RemoteRead.Concurrency, a.cfg.RemoteRead.BytesInFrame)
+		a.cfg.PrometheusConfig, a.cfg.RemoteRead.Samples, a.cfg.RemoteRead.concurrency(), a.cfg.RemoteRead.BytesInFrame)
 	handle("POST", "/write", a.gate.wrap(a.write))
 	if a.cfg.EnableOTLP { // else Prometheus's handler says how to enable it
 		handle("POST", "/otlp/v1/metrics", a.gate.wrap(a.newOTLP()))

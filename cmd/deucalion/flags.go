@@ -198,6 +198,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--query.max-concurrency must be at least 1, got %d", o.maxConcurrency)
 	case o.maxConnections < 1:
 		return fmt.Errorf("--web.max-connections must be at least 1, got %d", o.maxConnections)
+	case o.remoteRead.Concurrency < 0:
+		return fmt.Errorf("--storage.remote.read-concurrent-limit must not be negative, got %d", o.remoteRead.Concurrency)
 	case o.web.searchLimit < 0:
 		return fmt.Errorf("--web.search.max-limit must be non-negative; got %d (use 0 to disable the cap)", o.web.searchLimit)
 	case o.minFree < 0:

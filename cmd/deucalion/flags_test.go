@@ -74,6 +74,7 @@ func TestBadFlags(t *testing.T) {
 		{"--query.max-staleness=0s"},
 		{"--query.max-concurrency=0"},
 		{"--web.max-connections=0"},
+		{"--storage.remote.read-concurrent-limit=-1"},
 		{"--cluster.bootstrap-expect=0"},
 		{"--raft.log-store=mem"},
 		{"--cluster.snapshot-max-rate=-1MB"},

@@ -36,12 +36,13 @@ func runImport(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	app.Terminate(func(c int) { code = &c })
 	base := app.Flag("url", "Address of any node.").Default("http://localhost:9090").URL()
 	dir := app.Arg("dir", "A block, or a directory of blocks.").Required().ExistingDir()
-	if _, err := app.Parse(args); err != nil {
+	_, err := app.Parse(args)
+	if code != nil { // --help, after which the library goes on to miss the argument
+		return *code
+	}
+	if err != nil {
 		fmt.Fprintf(stderr, "Error parsing command line arguments: %s\n", err)
 		return 2
-	}
-	if code != nil {
-		return *code
 	}
 	report, err := sendBlocks(ctx, *base, *dir, stderr)
 	if err != nil {

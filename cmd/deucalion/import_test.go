@@ -46,6 +46,8 @@ func TestImportCommand(t *testing.T) {
 		_, _ = io.WriteString(w, answer)
 	}))
 	defer s.Close()
+	var help bytes.Buffer
+	require.Zero(t, run(t.Context(), []string{"import", "--help"}, &help, &help), help.String())
 	call := func(dir string) (string, int) {
 		var out bytes.Buffer
 		code := run(t.Context(), []string{"import", "--url=" + s.URL + "/p", dir}, &out, &out)

@@ -188,6 +188,38 @@ func TestSecondSignal(t *testing.T) {
 	require.Contains(t, p.log.String(), "second signal (interrupt)")
 }
 
+// A signal that comes after /-/quit, from a supervisor, say, does not know of it: it is the first.
+func TestSignalAfterQuit(t *testing.T) {
+	p := launch(t, t.TempDir(), "--web.enable-lifecycle")
+	base := p.ready(t)
+	res, err := http.Get(base + "/api/v1/notifications/live") // it holds the stop up
+	require.NoError(t, err)
+	defer res.Body.Close()
+	quit, err := http.Post(base+"/-/quit", "", nil)
+	require.NoError(t, err)
+	require.NoError(t, quit.Body.Close())
+	require.Eventually(t, func() bool { return strings.Contains(p.log.String(), "stopping gracefully") }, 10*time.Second, 10*time.Millisecond)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	require.Zero(t, p.exitCode(t), "%s", p.log)
+	require.Contains(t, p.log.String(), "Received a signal while stopping")
+}
+
+// A start may take long, and whoever wants it to end is not to wait for it. This one waits for its web configuration.
+func TestSignalDuringStart(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "web.yml")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	p := launch(t, t.TempDir(), "--web.config.file="+pipe)
+	require.Eventually(t, func() bool {
+		f, err := os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0) // an error until there is a reader
+		if err == nil {
+			t.Cleanup(func() { f.Close() })
+		}
+		return err == nil
+	}, 60*time.Second, 10*time.Millisecond, "%s", p.log)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	require.Zero(t, p.exitCode(t), "%s", p.log)
+}
+
 func TestSecondProcessIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	base := launch(t, dir).ready(t)

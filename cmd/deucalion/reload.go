@@ -182,9 +182,9 @@ func (r *reloader) reloadIfChanged() {
 	_ = r.reloadLocked() // it has logged the error
 }
 
-// watchConfig reloads on SIGHUP and when the files have changed, until the returned function is called, which waits for
-// a reload that is under way.
-func (n *node) watchConfig(hangups <-chan os.Signal) (stop func()) {
+// watchConfig reloads on SIGHUP and when the files have changed. A stop ends it at once, and waits last for a reload that
+// is under way: what that waits for, an evaluation, say, is cut short by the rest of the stop.
+func (n *node) watchConfig(hangups <-chan os.Signal) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { n.config.watch(ctx) })
@@ -198,8 +198,24 @@ func (n *node) watchConfig(hangups <-chan os.Signal) (stop func()) {
 			}
 		}
 	})
-	return func() {
+	n.onStop(0, func(context.Context) error {
 		cancel()
+		return nil
+	})
+	n.closers = append(n.closers, func() error { return awaitReload(&wg, reloadTimeout) })
+}
+
+// awaitReload waits for wg, for as long as within.
+func awaitReload(wg *sync.WaitGroup, within time.Duration) error {
+	done := make(chan struct{})
+	go func() {
 		wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(within):
+		return fmt.Errorf("a reload of the configuration goes on after %s", within)
 	}
 }

@@ -76,37 +76,72 @@ func serve(ctx context.Context, opts *options, conf *configuration, logger *slog
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	n, err := startNode(opts, conf, logger)
-	if err != nil {
-		return err
-	}
-	unwatch := n.watchConfig(hangups)
+	started := make(chan startResult, 1)
+	go func() {
+		n, err := startNode(opts, conf, logger)
+		started <- startResult{n, err}
+	}()
+	var n *node
 	select {
-	case <-n.quit:
-		logger.Info("Received termination request via web service, stopping gracefully")
+	case s := <-started:
+		if s.err != nil {
+			return s.err
+		}
+		n = s.node
 	case sig := <-signals:
-		logger.Info("Received a signal, stopping gracefully; a second one stops at once", "signal", sig.String())
-	case <-ctx.Done():
-		logger.Info("Stopping gracefully")
-	case err := <-n.fatal:
+		// A start may read all data first, and leaves nothing on the disk that a crash would not.
+		logger.Info("Received a signal during the start, stopping at once", "signal", sig.String())
+		return nil
+	}
+	n.watchConfig(hangups)
+	signalled, err := n.awaitEnd(ctx, signals)
+	if err != nil && !errors.Is(err, errServe) {
 		// Nothing is flushed or handed over: the disk or the state cannot be trusted, and every second counts for the
 		// cluster, which cannot elect another leader while a broken one sends heartbeats.
 		return fmt.Errorf("this node cannot go on: %w", err)
-	case err := <-n.served:
-		return errors.Join(fmt.Errorf("serve HTTP: %w", err), n.stop())
 	}
 	n.notices.AddNotification(shuttingDown)
 	stopped := make(chan error, 1)
-	go func() {
-		unwatch()
-		stopped <- n.stop()
-	}()
-	select {
-	case err := <-stopped:
-		return err
-	case err := <-n.fatal:
-		return fmt.Errorf("while stopping: %w", err)
-	case sig := <-signals:
-		return fmt.Errorf("stopped at once by a second signal (%s)", sig)
+	go func() { stopped <- n.stop() }()
+	for {
+		select {
+		case e := <-stopped:
+			return errors.Join(err, e)
+		case err := <-n.fatal:
+			return fmt.Errorf("while stopping: %w", err)
+		case sig := <-signals:
+			if signalled {
+				return fmt.Errorf("stopped at once by a second signal (%s)", sig)
+			}
+			signalled = true // whoever sends one does not know that the stop is under way
+			logger.Info("Received a signal while stopping; a second one stops at once", "signal", sig.String())
+		}
 	}
+}
+
+type startResult struct {
+	node *node
+	err  error
+}
+
+// errServe says that no more requests are served.
+var errServe = errors.New("serve HTTP")
+
+// awaitEnd waits until there is a reason to stop, and tells whether it is a signal. An error other than errServe leaves
+// no time for a graceful stop.
+func (n *node) awaitEnd(ctx context.Context, signals <-chan os.Signal) (signalled bool, err error) {
+	select {
+	case <-n.quit:
+		n.logger.Info("Received termination request via web service, stopping gracefully")
+	case sig := <-signals:
+		n.logger.Info("Received a signal, stopping gracefully; a second one stops at once", "signal", sig.String())
+		return true, nil
+	case <-ctx.Done():
+		n.logger.Info("Stopping gracefully")
+	case err := <-n.fatal:
+		return false, err
+	case err := <-n.served:
+		return false, fmt.Errorf("%w: %w", errServe, err)
+	}
+	return false, nil
 }

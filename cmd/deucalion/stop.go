@@ -51,6 +51,7 @@ const (
 	rulesTimeout    = 3 * time.Second // nobody evaluates meanwhile: the next leader makes up for that
 	handOverTimeout = 4 * time.Second
 	scrapeTimeout   = 10 * time.Second
+	reloadTimeout   = 5 * time.Second // all that a reload waits for has ended by then
 )
 
 // stopper ends something that this node does without being asked.
