@@ -102,8 +102,10 @@ type Config struct {
 	EnableOTLP bool
 	OTLP       OTLPOptions
 	Appendable storage.AppendableV2
-	Search     SearchOptions
-	Consoles   ConsoleOptions
+	// TypeAndUnitLabels gives series that come by OTLP or remote write 2.0 the labels __type__ and __unit__.
+	TypeAndUnitLabels bool
+	Search            SearchOptions
+	Consoles          ConsoleOptions
 	// PageTitle is the title of the web page.
 	PageTitle string
 	// Notifications is shown by /api/v1/notifications and followed by /api/v1/notifications/live.
@@ -174,13 +176,14 @@ func New(cfg Config) (*API, error) {
 	}
 	a.metrics = newMetrics(cfg.Registerer, a.gate)
 	a.write = remotewrite.New(remotewrite.Config{
-		NewBatch:   func() remotewrite.Batch { return cfg.FSM.NewBatch() },
-		Proposer:   cfg.Cluster,
-		Newest:     cfg.Cluster.Newest,
-		NodeID:     cfg.Cluster.ID(),
-		Accept:     cfg.AcceptMessages,
-		Logger:     cfg.Logger.With("component", "remote write"),
-		Registerer: cfg.Registerer,
+		NewBatch:          func() remotewrite.Batch { return cfg.FSM.NewBatch() },
+		Proposer:          cfg.Cluster,
+		Newest:            cfg.Cluster.Newest,
+		NodeID:            cfg.Cluster.ID(),
+		Accept:            cfg.AcceptMessages,
+		TypeAndUnitLabels: cfg.TypeAndUnitLabels,
+		Logger:            cfg.Logger.With("component", "remote write"),
+		Registerer:        cfg.Registerer,
 	})
 	a.registerFeatures()
 	a.prometheus = a.newPrometheusAPI()

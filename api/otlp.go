@@ -23,8 +23,6 @@ import (
 type OTLPOptions struct {
 	// ConvertDelta sums up delta samples in the memory of this node; NativeDelta stores them as they come. Not both.
 	ConvertDelta, NativeDelta bool
-	// TypeAndUnitLabels adds the labels __type__ and __unit__.
-	TypeAndUnitLabels bool
 }
 
 // newOTLP is Prometheus's receiver, with one thing put right: it answers 200 when the commit of the samples fails.
@@ -36,7 +34,7 @@ func (a *API) newOTLP() http.Handler {
 			ConvertDelta:            a.cfg.OTLP.ConvertDelta,
 			NativeDelta:             a.cfg.OTLP.NativeDelta,
 			LookbackDelta:           a.cfg.LookbackDelta,
-			EnableTypeAndUnitLabels: a.cfg.OTLP.TypeAndUnitLabels,
+			EnableTypeAndUnitLabels: a.cfg.TypeAndUnitLabels,
 		})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(headerNode, a.cfg.Cluster.ID())

@@ -106,7 +106,7 @@ func TestOTLP(t *testing.T) {
 }
 
 func TestOTLPTypeAndUnitLabels(t *testing.T) {
-	i := newOTLPInstance(t, "", func(c *api.Config) { c.OTLP.TypeAndUnitLabels = true })
+	i := newOTLPInstance(t, "", func(c *api.Config) { c.TypeAndUnitLabels = true })
 	require.Equal(t, 200, i.sendOTLP(t, point("x", time.Now(), 7, pmetric.AggregationTemporalityCumulative)).code)
 	require.Equal(t, []string{`{__name__="x_seconds_total", __type__="counter", __unit__="seconds", job="svc"} 7`}, i.series(t, `{__name__=~"x.*"}`))
 }

@@ -46,7 +46,7 @@ func (a *API) dataRoutes(mux *http.ServeMux, prefix string, b *barrier) {
 		Registerer: a.cfg.Registerer,
 	})})
 	if a.cfg.Consoles.Templates != "" { // which http.Dir would take for the working directory
-		handle("/consoles/{path...}", "/consoles/*filepath", http.HandlerFunc(a.console))
+		handle("/consoles/{path...}", "/consoles/*filepath", withPath(http.HandlerFunc(a.console)))
 	}
 }
 

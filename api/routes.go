@@ -54,7 +54,7 @@ func (a *API) routes() http.Handler {
 	v1 := http.NewServeMux()
 	v1.Handle("/", stock)
 	a.ownRoutes(v1, barrier)
-	mux.Handle(prefix+"/api/v1/", exposeHeaders(http.StripPrefix(prefix+"/api/v1", v1)))
+	mux.Handle(prefix+"/api/v1/", exposeHeaders(withPath(http.StripPrefix(prefix+"/api/v1", v1))))
 	return answerOptions(mux)
 }
 
@@ -83,6 +83,13 @@ func (a *API) ownRoutes(mux *http.ServeMux, b *barrier) {
 	handle("POST PUT", "/admin/cluster/digest", a.admin(a.digest))
 	handle("POST PUT", "/admin/cluster/transfer_leader", a.admin(a.transferLeader))
 	handle("POST PUT", "/admin/cluster/remove_peer", a.admin(a.removePeer))
+}
+
+// withPath notes the path for the query log, before a prefix of it is stripped.
+func withPath(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(httputil.ContextWithPath(r.Context(), r.URL.Path)))
+	})
 }
 
 // plain adds to a handler of ours what Prometheus adds to all of its own: CORS headers and compression.

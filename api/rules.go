@@ -48,14 +48,16 @@ func (a *API) byRuler(next http.HandlerFunc) http.HandlerFunc {
 		return next
 	}
 	return a.gate.wrapFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), ruleTimeout)
-		defer cancel()
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		late := time.AfterFunc(ruleTimeout, func() { cancel(context.DeadlineExceeded) })
+		defer late.Stop()
 		if a.cfg.Ruler.Evaluates(ctx) == nil {
 			w.Header().Set(headerNode, a.cfg.Cluster.ID())
 			next(w, r)
 			return
 		}
-		if err := a.forwardToLeader(ctx, w, r); err != nil {
+		if err := a.forwardToLeader(ctx, late, w, r); err != nil {
 			httputil.SetCORS(w, a.cfg.CORSOrigin, r)
 			w.Header().Set("Retry-After", "1")
 			respondError(w, http.StatusServiceUnavailable, errUnavailable, err)
@@ -63,8 +65,9 @@ func (a *API) byRuler(next http.HandlerFunc) http.HandlerFunc {
 	})
 }
 
-// forwardToLeader passes r on, with its query, and the answer back. After an error nothing has been written.
-func (a *API) forwardToLeader(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+// forwardToLeader passes r on, with its query, and the answer back. late ends ctx unless the answer begins before; how
+// long it then takes is the client's affair. After an error nothing has been written.
+func (a *API) forwardToLeader(ctx context.Context, late *time.Timer, w http.ResponseWriter, r *http.Request) error {
 	leader, ok := a.cfg.Cluster.Leader()
 	if !ok {
 		return errors.New("no leader: no rule is evaluated")
@@ -83,11 +86,14 @@ func (a *API) forwardToLeader(ctx context.Context, w http.ResponseWriter, r *htt
 		return fmt.Errorf("ask leader %s: %w", leader, err)
 	}
 	defer resp.Body.Close()
+	late.Stop()
 	for name, values := range resp.Header {
 		w.Header()[name] = values
 	}
 	w.WriteHeader(resp.StatusCode)
-	_, _ = io.Copy(w, resp.Body) // one of the two is gone if this fails
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		panic(http.ErrAbortHandler) // the client must not take a part of the answer for all of it
+	}
 	return nil
 }
 

@@ -9,10 +9,13 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -40,13 +43,31 @@ type follower struct {
 	*solo.Node
 	leader *instance
 	asks   []string
+	body   func(io.ReadCloser) io.ReadCloser // what becomes of an answer on its way; nil: nothing
 }
 
 func (*follower) ID() string { return "follower" }
 
 func (f *follower) AskPeer(ctx context.Context, id, method, uri string, header http.Header, body io.Reader) (*http.Response, error) {
 	f.asks = append(f.asks, id+" "+uri)
-	return f.leader.AskPeer(ctx, id, method, uri, header, body)
+	resp, err := f.leader.AskPeer(ctx, id, method, uri, header, body)
+	if err == nil && f.body != nil {
+		resp.Body = f.body(pipe{ctx, resp.Body})
+	}
+	return resp, err
+}
+
+// pipe is a body as the network has it: it ends with the context of the request.
+type pipe struct {
+	ctx context.Context
+	io.ReadCloser
+}
+
+func (p pipe) Read(b []byte) (int, error) {
+	if err := p.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return p.ReadCloser.Read(b)
 }
 
 func TestRulesOnAnyNode(t *testing.T) {
@@ -90,4 +111,55 @@ func requireAway(t *testing.T, a answer, text string) {
 	require.Equal(t, "1", a.header.Get("Retry-After"))
 	require.Contains(t, a.text, text)
 	require.Equal(t, "unavailable", a.json(t)["errorType"])
+}
+
+// newFollower is an instance that asks another one for rules.
+func newFollower(t *testing.T, body func(io.ReadCloser) io.ReadCloser) *instance {
+	leader := newInstance(t, func(c *api.Config) { c.Ruler = &fakeRuler{} })
+	return newInstance(t, func(c *api.Config) {
+		c.Cluster = &follower{Node: c.Cluster.(*solo.Node), leader: leader, body: body}
+		c.Ruler = &fakeRuler{err: errors.New("not here")}
+	})
+}
+
+// An answer of the leader that breaks off must not look whole.
+func TestRulesCutShort(t *testing.T) {
+	i := newFollower(t, func(whole io.ReadCloser) io.ReadCloser {
+		part := io.MultiReader(io.LimitReader(whole, 10), iotest.ErrReader(errors.New("leader died")))
+		return struct {
+			io.Reader
+			io.Closer
+		}{part, whole}
+	})
+	server := httptest.NewServer(i.handler)
+	defer server.Close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/v1/rules", nil)
+	require.NoError(t, err)
+	req.Header.Set("Accept-Encoding", "identity") // else it shows in the compression
+	resp, err := server.Client().Do(req)
+	if err != nil {
+		return // cut off before the headers were out
+	}
+	defer resp.Body.Close()
+	_, err = io.ReadAll(resp.Body)
+	require.Error(t, err)
+}
+
+// slow is a body on a thin line.
+type slow struct{ io.ReadCloser }
+
+func (s slow) Read(b []byte) (int, error) {
+	time.Sleep(time.Minute)
+	return s.ReadCloser.Read(b)
+}
+
+// The wait for the leader is bounded, and not how long its answer takes to arrive.
+func TestRulesArriveSlowly(t *testing.T) {
+	i := newFollower(t, func(b io.ReadCloser) io.ReadCloser { return slow{b} })
+	synctest.Test(t, func(t *testing.T) {
+		var a answer
+		require.NotPanics(t, func() { a = i.get("/api/v1/rules") })
+		require.Equal(t, 200, a.code)
+		require.Equal(t, "success", a.json(t)["status"])
+	})
 }

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/storage/remote"
@@ -28,11 +27,8 @@ type RemoteReader struct {
 
 var _ storage.SampleAndChunkQueryable = (*RemoteReader)(nil)
 
-// NewRemoteReader registers the metrics of Prometheus's client with reg. Without ApplyConfig there are no stores.
-func NewRemoteReader(f *fsm.FSM, logger *slog.Logger, reg prometheus.Registerer) *RemoteReader {
-	if reg != nil {
-		reg.MustRegister(readClientMetrics{})
-	}
+// NewRemoteReader has no stores without ApplyConfig. The metrics of its client are among LibraryMetrics.
+func NewRemoteReader(f *fsm.FSM, logger *slog.Logger) *RemoteReader {
 	// It is also Prometheus's writer, which has nothing to do here and so needs neither a directory nor a deadline.
 	return &RemoteReader{local: f, stores: remote.NewStorage(logger, nil, localStart(f), "", time.Second, nil, false)}
 }
@@ -90,17 +86,4 @@ func (r *RemoteReader) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, err
 	}
 	return storage.NewMergeChunkQuerier([]storage.ChunkQuerier{local}, []storage.ChunkQuerier{others},
 		storage.NewCompactingChunkSeriesMerger(storage.ChainedSeriesMerge)), nil
-}
-
-// readClientMetrics exports what the library registers with the global registry, whatever it is told.
-type readClientMetrics struct{}
-
-// Describe implements prometheus.Collector. Nothing is promised: the labels are the library's.
-func (readClientMetrics) Describe(chan<- *prometheus.Desc) {}
-
-// Collect implements prometheus.Collector.
-func (readClientMetrics) Collect(out chan<- prometheus.Metric) {
-	if global, ok := prometheus.DefaultRegisterer.(prometheus.Collector); ok {
-		collectNamed(global, out, "prometheus_remote_read_client_")
-	}
 }

@@ -71,7 +71,8 @@ func TestRemoteReaderMerges(t *testing.T) {
 	}))
 	defer server.Close()
 	reg := prometheus.NewPedanticRegistry()
-	r := NewRemoteReader(local, shipLogger(t), reg)
+	reg.MustRegister(LibraryMetrics{})
+	r := NewRemoteReader(local, shipLogger(t))
 	defer func() { require.NoError(t, r.Close()) }()
 	recent := []int64{10, 11, 12, 13, 14}
 	all := append([]int64{1, 2, 3, 4, 5, 6, 7, 8, 9}, recent...)

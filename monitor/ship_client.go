@@ -55,7 +55,8 @@ func (c *shipClient) Endpoint() string { return (*c.inner.Load()).Endpoint() }
 
 // Store implements remote.WriteClient.
 func (c *shipClient) Store(ctx context.Context, req []byte, attempt int) (remote.WriteResponseStats, error) {
-	if ctx.Value(metadataKey{}) == nil {
+	data := ctx.Value(metadataKey{}) == nil
+	if data {
 		c.seeShards(ctx)
 	}
 	if c.abandoned.Err() != nil {
@@ -65,7 +66,7 @@ func (c *shipClient) Store(ctx context.Context, req []byte, attempt int) (remote
 	defer cancel()
 	defer context.AfterFunc(c.abandoned, cancel)()
 	stats, err := (*c.inner.Load()).Store(ctx, req, attempt)
-	if c.repeats.Load() && refusedForGood(err) {
+	if data && c.repeats.Load() && refusedForGood(err) {
 		stats, err = remote.WriteResponseStats{}, c.resend(ctx, req, attempt)
 	}
 	if err != nil && c.abandoned.Err() != nil {

@@ -4,7 +4,6 @@
 package monitor
 
 import (
-	"slices"
 	"strings"
 	"sync"
 
@@ -93,22 +92,8 @@ func (m *shipMetrics) Collect(out chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for q := range m.queues {
-		collectNamed(q.registry, out, "prometheus_remote_storage_", "prometheus_remote_storage_highest_timestamp_in_seconds")
-	}
-}
-
-// collectNamed passes on the metrics of c whose names begin with prefix, but for the ones named.
-func collectNamed(c prometheus.Collector, out chan<- prometheus.Metric, prefix string, but ...string) {
-	in := make(chan prometheus.Metric)
-	go func() {
-		c.Collect(in)
-		close(in)
-	}()
-	for x := range in {
-		_, rest, _ := strings.Cut(x.Desc().String(), `fqName: "`)
-		name, _, _ := strings.Cut(rest, `"`)
-		if strings.HasPrefix(name, prefix) && !slices.Contains(but, name) {
-			out <- x
-		}
+		collectNamed(q.registry, out, func(name string) bool {
+			return strings.HasPrefix(name, "prometheus_remote_storage_") && name != "prometheus_remote_storage_highest_timestamp_in_seconds"
+		})
 	}
 }

@@ -31,8 +31,8 @@ func (c *shipClient) resend(ctx context.Context, req []byte, attempt int) error 
 }
 
 func (c *shipClient) parts(ctx context.Context, series []prompb.TimeSeries, attempt int) error {
-	if len(series) == 1 {
-		c.refused.Inc()
+	if len(series) <= 1 {
+		c.refused.Add(float64(len(series)))
 		return nil
 	}
 	half := len(series) / 2

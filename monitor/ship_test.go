@@ -13,11 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/storage/remote"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
@@ -252,9 +254,28 @@ func TestShipClientNoticesLostShards(t *testing.T) {
 	require.False(t, errors.As(err, &remote.RecoverableError{}))
 }
 
-type fakeClient struct{ err error }
+// Metadata that the remote store refuses has no series to be sent in parts.
+func TestShipRefusedMetadata(t *testing.T) {
+	inner := &fakeClient{err: errors.New(badRequest + " Bad Request: no metadata here")}
+	c := newShipClient(inner, prometheus.NewCounter(prometheus.CounterOpts{}))
+	c.repeats.Store(true)
+	req, err := (&prompb.WriteRequest{Metadata: []prompb.MetricMetadata{{MetricFamilyName: "m", Help: "what it means"}}}).Marshal()
+	require.NoError(t, err)
+	req = snappy.Encode(nil, req)
+	_, err = c.Store(context.WithValue(t.Context(), metadataKey{}, true), req, 0)
+	require.ErrorIs(t, err, inner.err, "it is not delivered")
+	require.Equal(t, 1, inner.requests)
+	require.NoError(t, c.parts(t.Context(), nil, 0), "nothing has no halves")
+	require.Equal(t, 1, inner.requests)
+}
+
+type fakeClient struct {
+	err      error
+	requests int
+}
 
 func (c *fakeClient) Store(context.Context, []byte, int) (remote.WriteResponseStats, error) {
+	c.requests++
 	return remote.WriteResponseStats{}, c.err
 }
 func (c *fakeClient) Name() string     { return "fake" }

@@ -31,6 +31,8 @@ type decoder struct {
 	never    int64 // ms; those later than this are refused
 	maxLabel int   // bytes that the labels of one series may take
 
+	typeAndUnit bool // of v2 series become labels
+
 	refused  refusals
 	disputed bool // there was a sample between sure and never
 

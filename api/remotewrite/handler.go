@@ -44,6 +44,8 @@ type Config struct {
 	MaxInFlightBytes int64
 	// MaxLabelBytes bounds names and values of one series together, as they stand on the wire. Default 1 MiB.
 	MaxLabelBytes int
+	// TypeAndUnitLabels gives series of version 2 the labels __type__ and __unit__ by their metadata.
+	TypeAndUnitLabels bool
 	// CommitTimeout bounds how long a request waits to be committed. Default 10 s.
 	CommitTimeout time.Duration
 	// Newest bounds the timestamps of samples: those after never are refused for good; one between sure and never, about
@@ -88,7 +90,7 @@ func New(cfg Config) *Handler {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{cfg: cfg, metrics: newMetrics(cfg.Registerer)}
-	h.requests.New = func() any { return new(request) }
+	h.requests.New = func() any { return &request{decoder: decoder{typeAndUnit: cfg.TypeAndUnitLabels}} }
 	return h
 }
 

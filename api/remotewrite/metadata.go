@@ -5,6 +5,7 @@ package remotewrite
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/common/model"
@@ -65,6 +66,40 @@ func (d *decoder) checkMetadata(m metadataV2) error {
 	}
 	if uint64(m.help) >= size {
 		return fmt.Errorf("%w: metadata help_ref %d outside of symbols table (size %d)", errSymbols, m.help, len(d.symbols))
+	}
+	return nil
+}
+
+// describe puts type and unit of the current series into its key as labels, in place of those that the sender has
+// named so. Metadata without both changes nothing.
+func (d *decoder) describe(m metadataV2) error {
+	t, unit := metricType(m.typ), []byte(nil)
+	if m.unit > 0 {
+		unit = d.symbols[m.unit]
+	}
+	if t == model.MetricTypeUnknown && len(unit) == 0 {
+		return nil
+	}
+	kept := d.refs[:0]
+	for pair := range slices.Chunk(d.refs, 2) {
+		if name := string(d.symbols[pair[0]]); name != model.MetricTypeLabel && name != model.MetricUnitLabel {
+			kept = append(kept, pair...)
+		}
+	}
+	if len(kept) < len(d.refs) {
+		d.refs = kept
+		if err := d.keyV2(); err != nil {
+			return err
+		}
+	}
+	if len(d.key)+len(unit) > d.maxLabel { // as keyV2: many series may refer to one long unit
+		return fmt.Errorf(labelsTooLong, nameInKey(d.key), d.maxLabel)
+	}
+	if t != model.MetricTypeUnknown {
+		d.key = appendLabel(d.key, []byte(model.MetricTypeLabel), []byte(t))
+	}
+	if len(unit) > 0 {
+		d.key = appendLabel(d.key, []byte(model.MetricUnitLabel), unit)
 	}
 	return nil
 }

@@ -74,6 +74,12 @@ func (d *decoder) enterV2(samples int, m metadataV2) (bool, error) {
 		d.refused.add(reasonLabels, samples, "parsing metadata for series %s: %v", nameInKey(d.key), err)
 		return false, nil
 	}
+	if d.typeAndUnit {
+		if err := d.describe(m); err != nil {
+			d.refused.add(reasonLabels, samples, "%v", err)
+			return false, nil
+		}
+	}
 	if samples == 0 {
 		d.refused.add(reasonNoSamples, 1, "TimeSeries must contain at least one sample or histogram for series %s", nameInKey(d.key))
 		return false, nil

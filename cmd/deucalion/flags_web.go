@@ -56,10 +56,10 @@ func (n *node) serveWeb(o *options, c *api.Config) {
 	c.Quit = func() { close(n.quit) }
 	c.EnableOTLP = o.web.enableOTLP
 	c.OTLP = api.OTLPOptions{
-		ConvertDelta:      o.features.has("otlp-deltatocumulative"),
-		NativeDelta:       o.features.has("otlp-native-delta-ingestion"),
-		TypeAndUnitLabels: o.features.has("type-and-unit-labels"),
+		ConvertDelta: o.features.has("otlp-deltatocumulative"),
+		NativeDelta:  o.features.has("otlp-native-delta-ingestion"),
 	}
+	c.TypeAndUnitLabels = o.features.has("type-and-unit-labels")
 	c.Appendable = n.appender.ForClients()
 	c.Search = api.SearchOptions{Enable: o.features.has("search-api"), MaxLimit: o.web.searchLimit}
 	c.Consoles = api.ConsoleOptions{Templates: o.web.consoleTemplates, Libraries: o.web.consoleLibraries}

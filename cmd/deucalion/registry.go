@@ -9,13 +9,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+
+	"github.com/deucaliondb/deucalion/monitor"
 )
 
-// newRegistry holds all metrics of the process, with what Prometheus says about its own: runtime, process, version,
-// and the outcome of loading the configuration, which is read once.
+// newRegistry holds all metrics of the process, with what Prometheus says about its own: runtime, process and version,
+// and what its packages tell the global registry alone.
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
+		monitor.LibraryMetrics{},
 		versioncollector.NewCollector("deucalion"),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(

@@ -35,7 +35,7 @@ func (n *node) startShipping(o *options) error {
 
 // startRemoteRead makes the remote_read stores of the configuration file a source of queries.
 func (n *node) startRemoteRead() {
-	n.reader = monitor.NewRemoteReader(n.fsm, n.logger.With("component", "remote"), n.registry)
+	n.reader = monitor.NewRemoteReader(n.fsm, n.logger.With("component", "remote"))
 	n.config.add("remote_read", n.reader.ApplyConfig)
 	n.closers = append(n.closers, n.reader.Close)
 }

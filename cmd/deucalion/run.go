@@ -15,6 +15,9 @@ import (
 
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/common/version"
+	"github.com/prometheus/prometheus/util/logging"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 )
 
 // Exit codes, as Prometheus has them.
@@ -43,6 +46,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	opts.log.Writer = stderr
 	logger := promslog.New(&opts.log)
 	slog.SetDefault(logger) // net/http's HTTP/2 writes to the log package, which goes there now
+	klog.SetSlogLogger(logger.With("component", "k8s_client_runtime"))
+	rest.SetDefaultWarningHandlerWithContext(logging.NewDedupDeprecationWarningLogger()) // each once, not with each request
 	if err := opts.setFeatures(logger); err != nil {
 		fmt.Fprintf(stderr, "Error parsing feature list: %s\n", err)
 		return exitFailed

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mwitkow/go-conntrack"
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/prometheus/prometheus/util/netconnlimit"
 )
@@ -41,7 +42,7 @@ func listen(addresses []string, maxConnections int, webConfig string, logger *sl
 			return nil, errors.Join(err, s.stop(context.Background()))
 		}
 		logger.Info("Listening for HTTP", "address", l.Addr().String(), "tls", s.tls)
-		s.listeners = append(s.listeners, netconnlimit.SharedLimitListener(l, slots))
+		s.listeners = append(s.listeners, conntrack.NewListener(netconnlimit.SharedLimitListener(l, slots), conntrack.TrackWithName("http")))
 	}
 	return s, nil
 }
