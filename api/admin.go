@@ -76,15 +76,16 @@ func (a *API) snapshot(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	name, index, fail := a.makeSnapshot(r.Context())
+	name, index, warnings, fail := a.makeSnapshot(r.Context())
 	if fail != nil {
 		fail.respond(w, index)
 		return
 	}
 	setIndex(w, index)
-	respond(w, struct {
+	data := struct {
 		Name string `json:"name"`
-	}{name})
+	}{name}
+	writeJSON(w, http.StatusOK, envelope{Status: "success", Data: data, Warnings: warnings})
 }
 
 func setIndex(w http.ResponseWriter, index uint64) {

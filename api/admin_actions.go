@@ -48,46 +48,53 @@ func (f *adminFailure) status() error { return status.Error(f.grpc, f.err.Error(
 
 func (a *API) deleteSelected(ctx context.Context, selectors [][]*labels.Matcher, mint, maxt int64) (uint64, *adminFailure) {
 	entry := fsm.EncodeDelete(fsm.Delete{ID: requestID(), Selectors: selectors, Mint: mint, Maxt: maxt})
-	return a.onAllNodes(ctx, entry, "", deleteTimeout)
+	index, _, fail := a.onAllNodes(ctx, entry, "", deleteTimeout)
+	return index, fail
 }
 
 func (a *API) clean(ctx context.Context) (uint64, *adminFailure) {
 	id := requestID()
-	return a.onAllNodes(ctx, fsm.EncodeClean(id), id, cleanTimeout)
+	index, _, fail := a.onAllNodes(ctx, fsm.EncodeClean(id), id, cleanTimeout)
+	return index, fail
 }
 
-func (a *API) makeSnapshot(ctx context.Context) (name string, index uint64, fail *adminFailure) {
+// makeSnapshot returns the name and the index of the snapshot, and for each node that is away a warning.
+func (a *API) makeSnapshot(ctx context.Context) (name string, index uint64, warnings []string, fail *adminFailure) {
 	s := fsm.UserSnapshot{
 		ID:   requestID(),
 		Name: time.Now().UTC().Format("20060102T150405Z0700") + "-" + requestID(),
 	}
-	index, fail = a.onAllNodes(ctx, fsm.EncodeUserSnapshot(s), s.ID, snapshotTimeout)
-	return s.Name, index, fail
+	index, away, fail := a.onAllNodes(ctx, fsm.EncodeUserSnapshot(s), s.ID, snapshotTimeout)
+	for _, id := range away {
+		warnings = append(warnings, fmt.Sprintf("node %s is away and may never have this snapshot", id))
+	}
+	return s.Name, index, warnings, fail
 }
 
 // onAllNodes commits an entry, waits until the live nodes have applied it and done its task, and returns the index of
-// the entry, also with a failure after its commit.
-func (a *API) onAllNodes(parent context.Context, entry []byte, task string, timeout time.Duration) (uint64, *adminFailure) {
+// the entry, also with a failure after its commit, and the nodes that are away.
+func (a *API) onAllNodes(parent context.Context, entry []byte, task string, timeout time.Duration) (index uint64, away []string, fail *adminFailure) {
 	ctx, cancel := context.WithTimeout(parent, proposeTimeout)
 	defer cancel()
 	result, err := a.cfg.Cluster.Propose(ctx, entry)
 	if err != nil {
-		return 0, &adminFailure{http.StatusServiceUnavailable, errUnavailable, codes.Unavailable, err}
+		return 0, nil, &adminFailure{http.StatusServiceUnavailable, errUnavailable, codes.Unavailable, err}
 	}
 	if result.Err != "" {
-		return result.Index, &adminFailure{http.StatusInternalServerError, errInternal, codes.Internal, errors.New(result.Err)}
+		return result.Index, nil, &adminFailure{http.StatusInternalServerError, errInternal, codes.Internal, errors.New(result.Err)}
 	}
 	ctx, cancelWait := context.WithTimeout(parent, timeout)
 	defer cancelWait()
-	if err := a.cfg.Cluster.AwaitAll(ctx, result.Index, task); err != nil {
+	away, err = a.cfg.Cluster.AwaitAll(ctx, result.Index, task)
+	if err != nil {
 		fail := &adminFailure{http.StatusInternalServerError, errInternal, codes.Internal, nil}
 		if errors.Is(err, context.DeadlineExceeded) {
 			fail = &adminFailure{http.StatusGatewayTimeout, errTimeout, codes.DeadlineExceeded, nil}
 		}
 		fail.err = fmt.Errorf("accepted by the cluster at index %d, but: %w", result.Index, err)
-		return result.Index, fail
+		return result.Index, away, fail
 	}
-	return result.Index, nil
+	return result.Index, away, nil
 }
 
 // requestID is 16 random hex digits.

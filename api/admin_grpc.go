@@ -102,7 +102,7 @@ func (s adminServer) TSDBSnapshot(ctx context.Context, _ *adminpb.TSDBSnapshotRe
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
-	name, index, fail := s.api.makeSnapshot(ctx)
+	name, index, _, fail := s.api.makeSnapshot(ctx)
 	if err := s.end(ctx, index, fail); err != nil {
 		return nil, err
 	}

@@ -103,6 +103,18 @@ func TestDeleteSeries(t *testing.T) {
 	}
 }
 
+// A snapshot that is not on all nodes says so.
+func TestSnapshotWithoutANode(t *testing.T) {
+	i := newInstance(t, nil)
+	const target = "/api/v1/admin/tsdb/snapshot"
+	require.NotContains(t, i.do(http.MethodPost, target, "").json(t), "warnings")
+	i.Set(solo.State{Away: []string{"n3"}})
+	a := i.do(http.MethodPost, target, "")
+	require.Equal(t, 200, a.code, a.text)
+	require.NotEmpty(t, a.json(t)["data"].(map[string]any)["name"])
+	require.Equal(t, []any{"node n3 is away and may never have this snapshot"}, a.json(t)["warnings"])
+}
+
 func TestAdminErrors(t *testing.T) {
 	i := newInstance(t, nil)
 	noLeader := solo.State{ProposeErr: cluster.ErrNoLeader}

@@ -45,8 +45,9 @@ type Cluster interface {
 	Leader() (id string, ok bool)
 	// Nodes asks all members how they are; those that do not answer are listed as unreachable.
 	Nodes(ctx context.Context) []cluster.NodeStatus
-	// AwaitAll returns when all live members have applied index and done the task ("": none).
-	AwaitAll(ctx context.Context, index uint64, task string) error
+	// AwaitAll returns when all live members have applied index and done the task ("": none). It names those that are
+	// dead.
+	AwaitAll(ctx context.Context, index uint64, task string) (away []string, err error)
 	// Members are the live nodes by id.
 	Members() []cluster.Member
 	// HandlePeers lets h answer what other nodes ask with AskPeer.

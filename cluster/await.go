@@ -21,26 +21,36 @@ const (
 )
 
 // AwaitAll returns when every live member has applied index and has finished the local work of task (the id of a clean
-// or user snapshot entry; "" = none). A dead member is not waited for and is not an error: it does the work when it
-// comes back. The error names the members that failed, or had not finished when ctx ended (5 min without a deadline).
-func (n *Node) AwaitAll(ctx context.Context, index uint64, task string) error {
+// or user snapshot entry; "" = none). Dead members are not waited for and are no error, but named in away: such a one
+// does the work when it comes back, if it replays the entry. If it is caught up by a snapshot instead, it cleans what it
+// has kept, and never makes the user snapshot. The error names the members that failed, or had not finished when ctx
+// ended (5 min without a deadline).
+func (n *Node) AwaitAll(ctx context.Context, index uint64, task string) (away []string, err error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, awaitTimeout)
 		defer cancel()
 	}
+	// A node that lags does not know yet of a member that was added just before.
+	if err := n.awaitHere(ctx, awaitRequest{Index: index}); err != nil {
+		return nil, fmt.Errorf("node %s: %w", n.id, err)
+	}
 	servers := n.servers()
 	errs := make([]error, len(servers))
 	var wg sync.WaitGroup
 	for i, s := range servers {
-		wg.Go(func() {
-			if err := n.awaitNode(ctx, string(s.ID), awaitRequest{index, task}); err != nil {
-				errs[i] = fmt.Errorf("node %s: %w", s.ID, err)
-			}
-		})
+		wg.Go(func() { errs[i] = n.awaitNode(ctx, string(s.ID), awaitRequest{index, task}) })
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	for i, s := range servers {
+		switch {
+		case errors.Is(errs[i], errDead):
+			away = append(away, string(s.ID))
+		case errs[i] != nil:
+			err = errors.Join(err, fmt.Errorf("node %s: %w", s.ID, errs[i]))
+		}
+	}
+	return away, err
 }
 
 type awaitRequest struct {
@@ -59,16 +69,12 @@ func (n *Node) awaitNode(ctx context.Context, id string, r awaitRequest) error {
 		return n.awaitHere(ctx, r)
 	}
 	var reply awaitReply
-	err := n.pollMember(ctx, id, rpcAwait, r, &reply, func() (bool, error) {
+	return n.pollMember(ctx, id, rpcAwait, r, &reply, func() (bool, error) {
 		if reply.Err != "" {
 			return true, errors.New(reply.Err)
 		}
 		return reply.Done, nil
 	})
-	if errors.Is(err, errDead) {
-		return nil
-	}
-	return err
 }
 
 // errDead: gossip holds a member that does not answer for dead.

@@ -30,7 +30,7 @@ func (f *fetch) freshBase(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshBaseWait)
 	defer cancel()
-	if err := f.node.snapshot(ctx); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	if err := f.node.snapshotSoon(ctx); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		f.logger.Warn("No snapshot of this node's state before the catch-up, more is fetched", "err", err)
 	}
 }

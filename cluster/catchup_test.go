@@ -272,8 +272,9 @@ func TestNoSnapshotWhileOneIsFetched(t *testing.T) {
 func TestCatchUpWhoseAnswerIsLost(t *testing.T) {
 	l := newLagging(t, nil)
 	n := l.behind
-	n.proxy.mute.Store(true)
 	n.start()
+	n.eventually("an offer", func() bool { return n.fetched() > 0 }) // a leader that is new must have heard first where this node is
+	n.proxy.mute.Store(true)
 	_, offered := l.leader.newest()
 	n.eventually("installed", func() bool { applied, _ := n.fsm.Applied(); return applied >= offered.Index })
 	lost := n.proxy.muted.Load() + 5 // heartbeats are answered after the offer

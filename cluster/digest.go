@@ -90,8 +90,12 @@ func (n *Node) digest(ctx context.Context, ranges []fsm.TimeRange, scheduled boo
 	return r, nil
 }
 
-// collectDigests asks all members at once.
+// collectDigests asks all members at once. A node that lags does not know yet of a member that was added just before, so
+// it waits a little; if it goes on to lag, or is broken, the members that it knows are compared all the same.
 func (n *Node) collectDigests(ctx context.Context, r *DigestReport) {
+	wctx, cancel := context.WithTimeout(ctx, awaitGrace)
+	_ = n.awaitHere(wctx, awaitRequest{Index: r.Index})
+	cancel()
 	servers := n.servers()
 	r.Nodes = make([]NodeDigest, len(servers))
 	var wg sync.WaitGroup

@@ -118,10 +118,12 @@ func TestDiskAllLow(t *testing.T) {
 		}, 20*time.Second, 20*time.Millisecond)
 		res, err := n.Propose(t.Context(), fsm.EncodeClean("c"+n.ID()))
 		require.NoError(t, err)
-		require.NoError(t, n.AwaitAll(t.Context(), res.Index, "c"+n.ID()))
+		_, err = n.AwaitAll(t.Context(), res.Index, "c"+n.ID())
+		require.NoError(t, err)
 		res, err = n.Propose(t.Context(), fsm.EncodeUserSnapshot(fsm.UserSnapshot{ID: "s" + n.ID(), Name: "s" + n.ID()}))
 		require.NoError(t, err)
-		require.ErrorContains(t, n.AwaitAll(t.Context(), res.Index, "s"+n.ID()), fsm.ErrLowDisk.Error())
+		_, err = n.AwaitAll(t.Context(), res.Index, "s"+n.ID())
+		require.ErrorContains(t, err, fsm.ErrLowDisk.Error())
 	}
 	for _, f := range free {
 		f.Store(minFree / 4)

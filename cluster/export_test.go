@@ -18,7 +18,7 @@ import (
 
 // Snapshot makes a Raft snapshot now.
 func (n *Node) Snapshot(ctx context.Context) error {
-	err := n.snapshot(ctx)
+	err := n.snapshotSoon(ctx)
 	n.setTrailing()
 	return err
 }
@@ -41,6 +41,9 @@ func (n *Node) Offer(ctx context.Context) error {
 
 // ClusterID is what the log says.
 func (n *Node) ClusterID() string { return n.clusterID() }
+
+// CollectDigests fills in the results of a digest.
+func (n *Node) CollectDigests(ctx context.Context, r *DigestReport) { n.collectDigests(ctx, r) }
 
 // HoldTransfer makes this node behave as during a leadership transfer.
 func (n *Node) HoldTransfer(on bool) { n.transferring.Store(on) }
@@ -103,6 +106,9 @@ func (c *Config) SetNetwork(dial func(ctx context.Context, addr string) (net.Con
 
 // SetLogFiles lets a test stand between the WAL and its files.
 func (c *Config) SetLogFiles(files types.VFS) { c.hooks.files = files }
+
+// SetSnapshotError lets a test refuse Raft snapshots.
+func (c *Config) SetSnapshotError(refuse func() error) { c.hooks.snapshot = refuse }
 
 // Promise asks this node for a promise, as the one that forms a cluster does.
 func (n *Node) Promise(from string, group []string, form bool) error {

@@ -14,12 +14,13 @@ import (
 // dialFunc connects to a node's cluster port.
 type dialFunc func(ctx context.Context, addr string) (net.Conn, error)
 
-// hooks let the tests of this package stand between a node and its network and disk, to cut connections and to lose
-// what was not synced. Without them the real ones are used.
+// hooks let the tests of this package stand between a node and its network, disk and Raft, to cut connections, to lose
+// what was not synced, and to refuse snapshots. Without them the real ones are used.
 type hooks struct {
 	dial       dialFunc
 	memberlist func(*memberlist.Config) error
 	files      types.VFS
+	snapshot   func() error // before Raft's; its error is the result
 }
 
 func (h hooks) dialer() dialFunc {
@@ -29,6 +30,13 @@ func (h hooks) dialer() dialFunc {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
+}
+
+func (h hooks) beforeSnapshot() error {
+	if h.snapshot == nil {
+		return nil
+	}
+	return h.snapshot()
 }
 
 func (h hooks) gossip(c *memberlist.Config) error {

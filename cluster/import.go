@@ -142,7 +142,7 @@ func (n *Node) Import(ctx context.Context, tarball io.Reader) (*ImportReport, er
 		return nil, errors.New(res.Err)
 	}
 	report.Index = res.Index
-	err = n.AwaitAll(ctx, res.Index, "")
+	_, err = n.AwaitAll(ctx, res.Index, "") // a node that is away does not go on without the blocks
 	if st, ok := n.fsm.ImportOutcome(x.ID); ok {
 		report.Duplicates = st.Refused
 	}

@@ -100,11 +100,14 @@ func externalLabels(dir string) (block string, ls labels.Labels) {
 // unpack puts the n blocks of the tar into directories named 0 to n-1.
 func (m *imports) unpack(ctx context.Context, dir string, tarball io.Reader) (n int, err error) {
 	blocks := map[string]int{}
-	in := tar.NewReader(tarball)
+	in := tar.NewReader(wholeTar{tarball})
 	for files := 0; ; {
 		h, err := in.Next()
 		if err == io.EOF {
 			break
+		}
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return 0, errTarCut
 		}
 		if err := errors.Join(err, ctx.Err()); err != nil {
 			return 0, fmt.Errorf("%w: read tar: %w", ErrImportRefused, err)
@@ -132,10 +135,30 @@ func (m *imports) unpack(ctx context.Context, dir string, tarball io.Reader) (n 
 			return 0, err
 		}
 	}
+	if _, err := io.Copy(io.Discard, tarball); err != nil { // what tar pads to a whole record
+		return 0, fmt.Errorf("%w: read tar: %w", ErrImportRefused, err)
+	}
 	if len(blocks) == 0 {
 		return 0, fmt.Errorf("%w: no block in the tar", ErrImportRefused)
 	}
 	return len(blocks), nil
+}
+
+var errTarCut = fmt.Errorf("%w: the tar is cut off", ErrImportRefused)
+
+// wholeTar makes the end of the stream an error for a tar.Reader. A tar ends with two blocks of zeros, after which that
+// reads no more; but it takes a stream that ends between two files, or in their padding, for a whole tar, too.
+type wholeTar struct{ r io.Reader }
+
+func (w wholeTar) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if err != io.EOF {
+		return n, err
+	}
+	if n > 0 {
+		return n, nil
+	}
+	return 0, io.ErrUnexpectedEOF
 }
 
 func unpackFile(name string, in io.Reader, size int64) error {
@@ -151,7 +174,7 @@ func unpackFile(name string, in io.Reader, size int64) error {
 	}
 	_, err = io.CopyN(f, in, size)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("%w: the tar is cut off", ErrImportRefused)
+		err = errTarCut
 	}
 	return errors.Join(err, f.Close())
 }

@@ -239,6 +239,29 @@ func TestImportRefuses(t *testing.T) {
 	require.Equal(t, 100, n.count())
 }
 
+// A tar whose sender was killed may end between two files: no block may be missing for that, and no deletes of one.
+func TestImportOfACutTar(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, cluster.Config{NodeID: "n0"})
+	n.waitReady()
+	waitLevel(t, []*testNode{n})
+	dir := t.TempDir()
+	writeBlock(t, dir, 0, 5)
+	writeBlock(t, dir, 5, 10)
+	whole := packDir(t, dir).Bytes()
+	for i := 0; i < len(whole); i += 128 {
+		_, err := n.Import(t.Context(), bytes.NewReader(whole[:i]))
+		require.ErrorIs(t, err, cluster.ErrImportRefused, "%d of %d bytes", i, len(whole))
+		require.ErrorContains(t, err, "cut off")
+	}
+	require.Zero(t, n.count())
+	require.Empty(t, n.importDirs())
+	padded := bytes.NewReader(append(whole, make([]byte, 10<<10)...))
+	n.take(padded)
+	require.Zero(t, padded.Len(), "the sender gets rid of all that it has")
+	require.Equal(t, 10, n.count())
+}
+
 // A hole of any size takes no room in a tar, but on the disk.
 func TestImportOfHoles(t *testing.T) {
 	n := startNode(t, cluster.Config{NodeID: "n0"})

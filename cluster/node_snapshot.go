@@ -53,7 +53,7 @@ func (n *Node) takeSnapshots(ctx context.Context) {
 			return
 		}
 		if err := n.snapshot(ctx); err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && !errors.Is(err, errConfigPending) {
 				retry = time.Now().Add(snapshotRetry)
 				n.logger.Warn("Raft snapshot failed, trying again", "err", err)
 			}
@@ -78,14 +78,33 @@ func (n *Node) snapshotDue(bytes int64, entries, erasures uint64, age time.Durat
 // snapshotJitter keeps nodes that apply the same log from freezing at the same moment.
 func snapshotJitter() float64 { return 0.75 + rand.Float64()/2 }
 
-// snapshot makes one, unless nothing is new or a configuration change is under way. Only its wait is bounded by ctx.
+// errConfigPending: Raft makes no snapshot before a change of the configuration that was committed is applied, which it
+// soon is.
+var errConfigPending = errors.New("a change of the configuration is not applied yet")
+
+// snapshotSoon is snapshot, and waits for a change of the configuration until ctx ends.
+func (n *Node) snapshotSoon(ctx context.Context) error {
+	for {
+		err := n.snapshot(ctx)
+		if !errors.Is(err, errConfigPending) {
+			return err
+		}
+		sleep(ctx, retryMax)
+		if ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// snapshot makes one, unless nothing is new or a configuration change is under way, which are errors. Only its wait is
+// bounded by ctx.
 func (n *Node) snapshot(ctx context.Context) error {
 	n.snapshotMu.Lock()
 	defer n.snapshotMu.Unlock()
 	start := time.Now()
-	err := n.await(ctx, lazyFuture(func() error { return n.ending(n.raft.Snapshot()).Error() }))
+	err := n.await(ctx, lazyFuture(n.raftSnapshot))
 	if err != nil && strings.Contains(err.Error(), "wait until the configuration entry") {
-		err = nil // Raft has no sentinel for it; the next check comes in a second
+		return errConfigPending // Raft has no sentinel for it
 	}
 	switch {
 	case err == nil:
@@ -95,6 +114,13 @@ func (n *Node) snapshot(ctx context.Context) error {
 		n.metrics.snapshots.WithLabelValues("error").Inc()
 	}
 	return err
+}
+
+func (n *Node) raftSnapshot() error {
+	if err := n.cfg.hooks.beforeSnapshot(); err != nil {
+		return err
+	}
+	return n.ending(n.raft.Snapshot()).Error()
 }
 
 // setTrailing turns the byte budget of the log behind a snapshot into Raft's number of entries.

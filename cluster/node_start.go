@@ -72,6 +72,9 @@ func Start(cfg Config, f *fsm.FSM, s *SnapshotStore) (_ *Node, err error) {
 			n.abort()
 		}
 	}()
+	if err := syncDir(cfg.Dir); err != nil { // what was made in it: the directories of the log, of snapshots and imports
+		return nil, err
+	}
 	if err := n.roomToStart(); err != nil {
 		return nil, err
 	}

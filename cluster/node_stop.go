@@ -72,7 +72,7 @@ func (n *Node) lastSnapshot(ctx context.Context) {
 	if applied, _ := n.fsm.Applied(); applied <= index || n.fsmFailed() {
 		return
 	}
-	err := n.snapshot(ctx)
+	err := n.snapshotSoon(ctx)
 	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		n.logger.Warn("No snapshot before the stop, the next start will replay the log", "err", err)
 	}

@@ -53,8 +53,10 @@ func TestThreeNodes(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, n.fsm.Wait(ctx, index))
 		require.Equal(t, 3, n.count(), "node %d", i)
-		require.NoError(t, n.AwaitAll(ctx, index, ""))
-		err = n.AwaitAll(ctx, index, "no such task")
+		away, err := n.AwaitAll(ctx, index, "")
+		require.NoError(t, err)
+		require.Empty(t, away)
+		_, err = n.AwaitAll(ctx, index, "no such task")
 		for _, m := range nodes {
 			require.ErrorContains(t, err, "node "+m.ID())
 		}
@@ -105,7 +107,9 @@ func TestLeaderLost(t *testing.T) {
 	rest[0].mustWrite(20)
 	require.Less(t, time.Since(start), 8*time.Second) // two elections, should the first have no winner
 	index := rest[1].mustWrite(21)
-	require.NoError(t, rest[0].AwaitAll(t.Context(), index, ""), "a dead node is not waited for")
+	away, err := rest[0].AwaitAll(t.Context(), index, "")
+	require.NoError(t, err)
+	require.Equal(t, []string{leader.ID()}, away, "a dead node is not waited for")
 
 	// The old leader comes back, under other ports, with everything.
 	leader.start()
@@ -120,7 +124,7 @@ func TestLeaderLost(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	_, err := a.write(ctx, 23)
+	_, err = a.write(ctx, 23)
 	require.ErrorIs(t, err, cluster.ErrNoLeader)
 	_, err = a.ReadIndex(ctx)
 	require.ErrorIs(t, err, cluster.ErrNoLeader)

@@ -23,7 +23,7 @@ const (
 	retryMax = 300 * time.Millisecond
 )
 
-// Propose replicates entry, which the caller leaves alone until Propose returns, and for ever if it returns an error.
+// Propose replicates entry, which nobody may change any more: Raft's caches keep it.
 // It works on any node and returns when the entry is committed and applied on the leader. Elections, lost
 // connections and everything else that passes are retried until ctx ends (10 s if it has no deadline); the error then
 // wraps ErrNoLeader, and whether the entry is in the log is not known. Other errors: ErrOverloaded and ErrDiskFull (nothing

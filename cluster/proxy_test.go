@@ -27,6 +27,7 @@ type proxy struct {
 
 	mute  atomic.Bool // no answer to Raft arrives
 	muted atomic.Int64
+	deaf  atomic.Bool // no new connection of Raft arrives
 
 	mu     sync.Mutex // protects the following
 	closed bool
@@ -62,6 +63,9 @@ func (p *proxy) serve(c net.Conn) {
 	}
 	var first [1]byte
 	if _, err := io.ReadFull(c, first[:]); err != nil {
+		return
+	}
+	if first[0] != 'H' && p.deaf.Load() {
 		return
 	}
 	s, err := net.Dial("tcp", *to)

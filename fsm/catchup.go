@@ -182,6 +182,9 @@ func sumBytes(bs []storage.BlockFiles) (n int64) {
 // of the others. fetched has a directory for each block of Fetch, which the caller
 // has compared with the checksums; all files are hard-linked. When Assemble returns,
 // everything below dst is on disk.
+//
+// A clean that this node has missed has not touched the blocks that it keeps, and is no longer in the log. So if they
+// hold deleted samples, the snapshot asks for a clean when it is restored.
 func (c *CatchUp) Assemble(ctx context.Context, dst, fetched, statePath string) error {
 	blocks := filepath.Join(dst, blocksName)
 	if err := os.Mkdir(blocks, 0o777); err != nil {
@@ -189,7 +192,7 @@ func (c *CatchUp) Assemble(ctx context.Context, dst, fetched, statePath string) 
 	}
 	m := c.offer
 	m.Version, m.Blocks = snapshotVersion, nil
-	link := func(src string, fs []storage.BlockFiles, dels []storage.Deletion) error {
+	link := func(src string, fs []storage.BlockFiles, dels []storage.Deletion, kept bool) error {
 		for _, f := range fs {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -199,14 +202,19 @@ func (c *CatchUp) Assemble(ctx context.Context, dst, fetched, statePath string) 
 				return err
 			}
 			m.Blocks = append(m.Blocks, made)
+			stones, err := made.Tombstoned(blocks)
+			if err != nil {
+				return err
+			}
+			m.Clean = m.Clean || kept && stones
 		}
 		return nil
 	}
-	if err := link(fetched, c.Fetch, nil); err != nil {
+	if err := link(fetched, c.Fetch, nil, false); err != nil {
 		return fmt.Errorf("link fetched blocks: %w", err)
 	}
 	if c.base != nil {
-		if err := link(filepath.Join(c.base.dir, blocksName), c.Keep, c.deletes); err != nil {
+		if err := link(filepath.Join(c.base.dir, blocksName), c.Keep, c.deletes, true); err != nil {
 			return fmt.Errorf("link kept blocks: %w", err)
 		}
 	}

@@ -171,6 +171,53 @@ func TestCatchUpFetchesOnlyWhatIsMissing(t *testing.T) {
 	require.Empty(t, c.Fetch, "who has all of it needs nothing")
 }
 
+// A clean that a node has missed, and that is not in the log any more, is made up for.
+func TestCatchUpCleans(t *testing.T) {
+	for _, early := range []bool{false, true} { // whether it knew of the delete before
+		leader, follower, l := chain(t, 3)
+		l.apply(t, EncodeSettings(Settings{OutOfOrderWindow: 100 * time.Hour, ClusterID: "c"}))
+		put(t, leader, l, name("x"), base, 1)
+		l.catchUp(follower)
+		for _, f := range []*FSM{leader, follower} {
+			require.NoError(t, f.Storage().Freeze())
+			for more := true; more; {
+				var err error
+				more, err = f.Storage().FlushOne()
+				require.NoError(t, err)
+			}
+		}
+		own := persist(t, follower)
+		l.apply(t, EncodeDelete(Delete{ID: "d", Mint: 0, Maxt: 2 * base, Selectors: [][]*labels.Matcher{equals(model.MetricNameLabel, "x")}}))
+		if early {
+			l.catchUp(follower)
+			own = persist(t, follower)
+		}
+		l.apply(t, EncodeClean("c"))
+		require.NoError(t, waitTask(t, leader, "c"))
+		require.Zero(t, tombstones(leader))
+		put(t, leader, l, name("a"), base+3*7_200_000, 9)
+
+		dst, c := catchUp(t, persist(t, leader), openBase(t, own))
+		require.NotEmpty(t, c.Keep)
+		require.NoError(t, follower.Restore(dst))
+		index, _ := leader.Applied()
+		require.NoError(t, waitTask(t, follower, fmt.Sprint("catch-up-", index)))
+		require.Zero(t, tombstones(follower))
+		require.Equal(t, whole(t, leader), whole(t, follower))
+
+		again := newFSM(t, dst) // if the process dies meanwhile
+		require.NoError(t, waitTask(t, again, fmt.Sprint("catch-up-", index)))
+		require.Zero(t, tombstones(again))
+		idle := newFSM(t, persist(t, again))
+		require.ErrorIs(t, idle.WaitTask(t.Context(), fmt.Sprint("catch-up-", index)), ErrUnknownTask, "once")
+	}
+
+	leader, follower, _ := chain(t, 3)
+	dst, _ := catchUp(t, persist(t, leader), openBase(t, persist(t, follower)))
+	require.NoError(t, follower.Restore(dst))
+	require.Empty(t, follower.tasks.known, "not for nothing")
+}
+
 // Blocks of the base that are damaged are replaced by those of the same time.
 func TestCatchUpReplacesDamage(t *testing.T) {
 	leader, follower, _ := chain(t, 6)

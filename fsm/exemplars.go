@@ -31,17 +31,20 @@ type exemplars struct {
 
 func newExemplars(reg prometheus.Registerer) *exemplars {
 	e := &exemplars{m: tsdb.NewExemplarMetrics(reg)}
-	e.reset(0)
+	e.reset(0, nil)
 	return e
 }
 
-// reset starts an empty ring.
-func (e *exemplars) reset(size int64) {
+// reset replaces the ring by one with the exemplars xs. Queries see the one or the other.
+func (e *exemplars) reset(size int64, xs []exemplarState) {
 	size = min(size, maxRing)
 	s, err := tsdb.NewCircularExemplarStorage(size, e.m, 0)
 	ring, ok := s.(*tsdb.CircularExemplarStorage)
 	if err != nil || !ok {
 		panic("tsdb.NewCircularExemplarStorage changed: it neither fails nor returns another type in the version in go.mod")
+	}
+	for _, x := range xs {
+		_ = ring.AddExemplar(x.series, x.Exemplar) // as add
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

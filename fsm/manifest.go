@@ -23,6 +23,8 @@ type Manifest struct {
 	Term    uint64               `json:"term"`
 	State   storage.File         `json:"state"`
 	Blocks  []storage.BlockFiles `json:"blocks"`
+	// Clean tells that who restores it shall rewrite the blocks with deleted samples, see CatchUp.Assemble.
+	Clean bool `json:"clean,omitempty"`
 }
 
 // Bytes is the size of all files that the manifest lists.

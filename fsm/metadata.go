@@ -44,6 +44,10 @@ func (x *metadataMap) merge(ms []familyMetadata) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.mergeLocked(ms)
+}
+
+func (x *metadataMap) mergeLocked(ms []familyMetadata) {
 	for _, m := range ms {
 		old, ok := x.families[m.family]
 		if slices.Contains(old, m.Metadata) || (!ok && len(x.families) >= maxFamilies) {
@@ -67,11 +71,13 @@ func (x *metadataMap) copy() map[string][]metadata.Metadata {
 	return out
 }
 
-func (x *metadataMap) reset() {
+// reset replaces all by ms. Readers see the one or the other.
+func (x *metadataMap) reset(ms []familyMetadata) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.families = map[string][]metadata.Metadata{}
 	x.changes.Add(1)
+	x.mergeLocked(ms)
 }
 
 // MetricMetadata returns the distinct metadata of each metric family. The map is

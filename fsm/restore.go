@@ -50,14 +50,14 @@ func (f *FSM) Restore(dir string) error {
 	}
 	f.deletes.reset(h.Index, h.DeletesSince, h.Deletes)
 	f.shipped.Store(&h.Shipped)
-	f.exemplars.reset(h.Settings.MaxExemplars)
-	for _, x := range st.exemplars {
-		f.exemplars.add(x.series, x.Exemplar)
-	}
-	f.metadata.reset()
-	f.metadata.merge(st.metadata)
+	f.exemplars.reset(h.Settings.MaxExemplars, st.exemplars)
+	f.metadata.reset(st.metadata)
 	f.updateFloor()
-	for _, id := range h.PendingCleans {
+	cleans := h.PendingCleans
+	if m.Clean {
+		cleans = append(cleans, fmt.Sprint("catch-up-", h.Index))
+	}
+	for _, id := range cleans {
 		f.tasks.forget(id) // what this node did of it, it did to blocks that are gone
 		f.tasks.clean(id)
 	}

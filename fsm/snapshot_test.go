@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/deucaliondb/deucalion/storage"
@@ -61,6 +62,39 @@ func whole(t testing.TB, f *FSM) string {
 	ex, err := f.exemplars.copy()
 	require.NoError(t, err)
 	return fmt.Sprintln(i, term, f.Settings(), f.Cutoff(), f.MaxTime(), f.requests.order, f.MetricMetadata(), ex) + tableDump(f) + "\n" + dump(t, f)
+}
+
+// Whoever asks while a snapshot is restored gets an answer from before or after.
+func TestRestoreShowsNoHalf(t *testing.T) {
+	const n = 2000
+	f, l := alone(t)
+	l.apply(t, EncodeSettings(Settings{MaxExemplars: n}))
+	var ms []familyMetadata
+	for i := range n {
+		f.exemplars.add(name("x"), exemplarAt(base+int64(i), i))
+		ms = append(ms, familyMetadata{fmt.Sprint("family", i), metadata.Metadata{Help: "h"}})
+	}
+	f.metadata.merge(ms)
+	dir := persist(t, f)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 100 {
+			assert.NoError(t, f.Restore(dir))
+		}
+	}()
+	t.Cleanup(func() { <-done })
+	for {
+		xs, err := f.exemplars.copy()
+		require.NoError(t, err)
+		require.Len(t, xs, n)
+		require.Len(t, f.MetricMetadata(), n)
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
 }
 
 func TestSnapshotRoundTrip(t *testing.T) {

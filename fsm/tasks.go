@@ -186,7 +186,7 @@ func writeUserSnapshot(ctx context.Context, snap *storage.Snapshot, dst string) 
 	if err := os.Rename(tmp, dst); err != nil {
 		return err
 	}
-	return storage.SyncDir(filepath.Dir(dst))
+	return errors.Join(storage.SyncDir(filepath.Dir(dst)), storage.SyncDir(filepath.Dir(filepath.Dir(dst))))
 }
 
 // removeUnfinished removes what is left of user snapshots that a crash has ended: links that hold room.

@@ -50,6 +50,12 @@ func LinkBlock(src, dst string, f BlockFiles, dels []Deletion) (BlockFiles, erro
 	return sumBlock(to, f)
 }
 
+// Tombstoned tells whether the block below dir holds deleted samples.
+func (f BlockFiles) Tombstoned(dir string) (bool, error) {
+	m, err := readMeta(filepath.Join(dir, f.ULID.String()))
+	return m.Stats.NumTombstones > 0, err
+}
+
 // CheckFile compares the file in dir with x, by size and checksum.
 func (x File) CheckFile(dir string) error {
 	return x.check(filepath.Join(dir, filepath.FromSlash(x.Path)), true, nil)

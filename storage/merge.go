@@ -186,9 +186,26 @@ func (s *Store) expiredLocked(bs []*block) bool {
 
 // Clean rewrites every block that holds deleted samples, and every frozen
 // memtable that does, and returns when they are gone from the disk. Deletes
-// that come later are not waited for. It may run at any time, on any goroutine
-// but the applier's.
+// that come later are not waited for. After a Reset meanwhile it begins again,
+// with what is there then. It may run at any time, on any goroutine but the
+// applier's.
 func (s *Store) Clean(ctx context.Context) error {
+	for {
+		before := s.resetDir()
+		if err := s.cleanOnce(ctx); err != nil || s.resetDir() == before {
+			return err
+		}
+	}
+}
+
+// resetDir is another one after each Reset.
+func (s *Store) resetDir() string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.blocksDir
+}
+
+func (s *Store) cleanOnce(ctx context.Context) error {
 	if err := s.awaitDeletesFlushed(ctx); err != nil {
 		return err
 	}

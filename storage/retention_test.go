@@ -7,10 +7,14 @@ import (
 	"context"
 	"encoding/binary"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -66,6 +70,46 @@ func TestCleanIsInterrupted(t *testing.T) {
 	go func() { done <- x.Clean(t.Context()) }()
 	require.NoError(t, x.Close())
 	require.ErrorIs(t, <-done, ErrClosed)
+}
+
+// A clean that a reset overtakes begins again: what it was asked for is done with what is there now.
+func TestCleanOverReset(t *testing.T) {
+	dirty := func() *tester {
+		x := manual(t)
+		x.fill("a", base, 3)
+		x.freezeFlush()
+		x.delete("a", base, base)
+		require.NotZero(t, x.tombstones())
+		return x
+	}
+	x, y := dirty(), dirty()
+	snap, err := y.Snapshot()
+	require.NoError(t, err)
+	defer snap.Release()
+	dir := filepath.Join(filepath.Dir(y.opts.Dir), "snapshot")
+	require.NoError(t, os.Mkdir(dir, 0o777))
+	blocks, err := snap.Persist(t.Context(), dir)
+	require.NoError(t, err)
+	reset := sync.OnceFunc(func() { assert.NoError(t, x.Reset(dir, blocks, NoTime, base)) })
+	require.NoError(t, x.Clean(asked{t.Context(), func() {
+		if x.mu.TryLock() { // it knows which blocks to rewrite
+			x.mu.Unlock()
+			reset()
+		}
+	}}))
+	require.Len(t, x.BlockMetas(), 1)
+	require.Zero(t, x.tombstones())
+}
+
+// asked calls f whenever somebody wants to know whether it has ended.
+type asked struct {
+	context.Context
+	f func()
+}
+
+func (c asked) Err() error {
+	c.f()
+	return c.Context.Err()
 }
 
 func TestCutoff(t *testing.T) {

@@ -38,6 +38,7 @@ type State struct {
 	ImportIndex                                                                       uint64 // of the report of an import; 0: none
 	Staleness                                                                         time.Duration
 	ClockOffset                                                                       time.Duration // of the wall clock
+	Away                                                                              []string      // of AwaitAll
 	NoLeader                                                                          bool
 	Panic                                                                             bool // of Nodes
 }
@@ -126,14 +127,15 @@ func (n *Node) Nodes(context.Context) []cluster.NodeStatus {
 }
 
 // AwaitAll waits for this node.
-func (n *Node) AwaitAll(ctx context.Context, index uint64, task string) error {
-	if err := n.now().AwaitErr; err != nil {
-		return err
+func (n *Node) AwaitAll(ctx context.Context, index uint64, task string) (away []string, err error) {
+	s := n.now()
+	if s.AwaitErr != nil {
+		return nil, s.AwaitErr
 	}
 	if err := n.FSM.Wait(ctx, index); err != nil || task == "" {
-		return err
+		return s.Away, err
 	}
-	return n.FSM.WaitTask(ctx, task)
+	return s.Away, n.FSM.WaitTask(ctx, task)
 }
 
 // Digest is equal, for there is one node.
