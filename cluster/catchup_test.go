@@ -200,7 +200,7 @@ func TestCatchUpSurvivesANewLeader(t *testing.T) {
 		st := n.CatchUp()
 		return st != nil && st.FetchBytes > 0 && st.FetchedBytes > st.FetchBytes/3
 	})
-	require.NoError(t, l.leader.TransferLeadership(t.Context(), ""))
+	l.leader.transfer("")
 	l.caughtUp(t)
 	leader, _ := leaderOf(t, l.nodes)
 	require.NotEqual(t, l.leader.ID(), leader.ID())
@@ -220,7 +220,7 @@ func TestCatchUpWithoutItsSource(t *testing.T) {
 	source := n.CatchUp().Source
 	require.Equal(t, l.leader.ID(), source)
 	// The wiped node has no vote, so the lead must be in other hands before its holder dies.
-	require.NoError(t, l.leader.TransferLeadership(t.Context(), ""))
+	l.leader.transfer("")
 	n.eventually("another leader", func() bool { id, ok := n.Leader(); return ok && id != source })
 	l.leader.crash()
 	l.caughtUp(t)

@@ -66,6 +66,13 @@ func (n *testNode) statusOf(id string) *cluster.DigestStatus {
 	return nil
 }
 
+// awaitStatus is statusOf, once there is one: a busy machine keeps a node from answering in time.
+func (n *testNode) awaitStatus(id string) (s *cluster.DigestStatus) {
+	n.t.Helper()
+	n.eventually("the digest of "+id, func() bool { s = n.statusOf(id); return s != nil })
+	return s
+}
+
 // One value of one node changes on disk, with all checksums right: only a comparison of content can find it, and it
 // names the node.
 func TestDigestFindsOneChangedValue(t *testing.T) {
@@ -92,8 +99,7 @@ func TestDigestFindsOneChangedValue(t *testing.T) {
 	require.Equal(t, cluster.DigestMismatch, r.Result, "%+v %+v %+v", *r.Nodes[0].Result, *r.Nodes[1].Result, *r.Nodes[2].Result)
 	require.Equal(t, []string{bad.ID()}, r.Differing)
 	for _, n := range nodes {
-		var s *cluster.DigestStatus // nil also when a busy machine keeps a node from answering in time
-		require.Eventually(t, func() bool { s = leader.statusOf(n.ID()); return s != nil }, 15*time.Second, 10*time.Millisecond, n.ID())
+		s := leader.awaitStatus(n.ID())
 		require.Equal(t, r.Index, s.Index)
 		require.Equal(t, cluster.DigestMismatch, s.Result)
 		require.Equal(t, n == bad, s.Differing)
@@ -101,15 +107,15 @@ func TestDigestFindsOneChangedValue(t *testing.T) {
 	}
 	require.Equal(t, cluster.DigestEqual, good.digest([]fsm.TimeRange{{Mint: 0, Maxt: 1_000_016}}).Result, "the other samples are as they were")
 	require.EqualValues(t, 1, good.metric("deucalion_cluster_digest_mismatch"), "the finding stays")
-	require.Equal(t, cluster.DigestEqual, leader.statusOf(bad.ID()).Result)
+	require.Equal(t, cluster.DigestEqual, leader.awaitStatus(bad.ID()).Result)
 
 	// A chunk whose checksum is wrong is another finding.
 	damageChunks(t, bad.cfg.Dir)
 	r = leader.digest(everything)
 	require.Equal(t, cluster.DigestError, r.Result)
 	require.Empty(t, r.Differing)
-	require.True(t, leader.statusOf(bad.ID()).Differing)
-	require.False(t, leader.statusOf(good.ID()).Differing)
+	require.True(t, leader.awaitStatus(bad.ID()).Differing)
+	require.False(t, leader.awaitStatus(good.ID()).Differing)
 
 	bad.crash()
 	r = leader.digest(everything)
@@ -167,13 +173,13 @@ func TestLevels(t *testing.T) {
 	old.level = 0
 	old.start()
 	old.waitReady()
-	require.NoError(t, leader.TransferLeadership(t.Context(), "")) // a new leader looks at once
+	leader.transfer("") // a new leader looks at once
 	require.Eventually(t, func() bool { return old.fsm.Settings().MinVersion == fsm.Level }, 60*time.Second, 20*time.Millisecond)
 	require.Equal(t, cluster.DigestEqual, leader.digestOfAll(everything).Result)
 	require.NoError(t, old.Snapshot(t.Context()))
 	old.stop()
 
-	// Downgraded: refused with its snapshot, and with its log alone.
+	// Downgraded: refused with its snapshot.
 	s, err := cluster.OpenSnapshots(old.cfg.Dir, old.cfg.Logger)
 	require.NoError(t, err)
 	from, ok := s.Latest()

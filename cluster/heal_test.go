@@ -112,7 +112,15 @@ func flipped(t *testing.T, whole, rel, kind string, good []byte, at int, bit byt
 	for i := uint64(1); i <= entries; i++ {
 		var l raft.Log
 		require.NoError(t, s.log.GetLog(i, &l), name)
-		require.Equal(t, entry(i).Data, l.Data, name)
+		want := entry(i)
+		require.Equal(t, want.Data, l.Data, name)
+		require.Equal(t, want.Term, l.Term, name)
+		require.Equal(t, want.Type, l.Type, name)
+	}
+	for _, key := range [][]byte{keyCurrentTerm, keyLastVoteTerm} {
+		term, err := s.stable.GetUint64(key)
+		require.NoError(t, err, name)
+		require.EqualValues(t, 1, term, name)
 	}
 	vote, err := s.stable.Get(keyLastVoteCand)
 	require.NoError(t, err, name)

@@ -44,7 +44,7 @@ func TestJoinUnderAnAddressThatIsFreeAgain(t *testing.T) {
 			}
 		}
 	}
-	require.NoError(t, a.TransferLeadership(t.Context(), "c"))
+	a.transfer("c")
 	for i, n := range nodes {
 		n.mustWrite(3 + i)
 		n.waitReady()

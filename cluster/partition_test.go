@@ -66,6 +66,16 @@ func TestPartitions(t *testing.T) {
 	}
 	t.Logf("faults: %v; %d terms with a leader; %v snapshots installed", m.done, len(watch.leaders), m.installs)
 	l.judge(final)
+	for what, n := range map[string]int64{
+		"linearizable reads": l.reads.Load(), "local reads": l.localReads.Load(),
+		"acknowledged writes": l.writes.Load() - l.unknown.Load(), "terms with a leader": int64(len(watch.leaders)),
+	} {
+		require.Positive(t, n, what)
+	}
+	nodes[0].n.mustWrite(0) // one entry at least that no snapshot stands for
+	for _, p := range nodes {
+		p.n.waitCount(1)
+	}
 	requireLogsMatch(t, nodes)
 }
 
@@ -252,7 +262,7 @@ func textOf(all map[string][]sample) string {
 	return strings.Join(rows, "\n")
 }
 
-// requireLogsMatch: entries of equal index and term are the same everywhere, and committed ones have equal terms.
+// requireLogsMatch: entries that two nodes have applied are the same on both, and so are their terms.
 func requireLogsMatch(t *testing.T, nodes []*partNode) {
 	t.Helper()
 	compared := 0
@@ -272,6 +282,7 @@ func requireLogsMatch(t *testing.T, nodes []*partNode) {
 		}
 	}
 	t.Logf("%d pairs of log entries are equal", compared)
+	require.Positive(t, compared)
 }
 
 // fatalIsKnown: the watchdogs end a process in states that only a restart leaves.

@@ -166,7 +166,7 @@ func TestPowerLoss(t *testing.T) {
 		n.cfg.ListenAddress, n.cfg.GossipListenAddress = n.Address(), n.GossipAddress()
 	}
 	for round := range 3 {
-		next, fail := make(chan int), time.After(400*time.Millisecond)
+		next := make(chan int)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -183,13 +183,20 @@ func TestPowerLoss(t *testing.T) {
 			})
 		}
 		i := round * 1_000_000
-		for running := true; running; {
+		var fail <-chan time.Time // from the first acknowledged write on
+		for end, running := time.Now().Add(30*time.Second), true; running && time.Now().Before(end); {
 			select {
 			case next <- i:
 				i++
 			case <-fail:
 				running = false
+			case <-time.After(100 * time.Millisecond):
 			}
+			mu.Lock()
+			if fail == nil && len(have) > 0 {
+				fail = time.After(400 * time.Millisecond)
+			}
+			mu.Unlock()
 		}
 		for _, d := range disks {
 			d.fail()

@@ -126,7 +126,7 @@ func TestRemovedPeerComesBackWithItsData(t *testing.T) {
 	_, err := other.RemovePeer(t.Context(), gone.ID())
 	require.ErrorIs(t, err, cluster.ErrUnknownNode)
 	other.writeMany(20, 40)
-	require.NoError(t, leader.TransferLeadership(t.Context(), ""), "two voters elect")
+	leader.transfer("") // two voters elect
 	leader.writeMany(40, 50)
 	require.Len(t, leader.Nodes(t.Context()), 2)
 	requireEqualData(t, leader, 2)
@@ -171,11 +171,15 @@ func TestRemovedPeerComesBackEmpty(t *testing.T) {
 	other.writeMany(20, 40)
 	require.NoError(t, leader.Snapshot(t.Context()))
 
-	leader.HoldTransfer(true) // it adds nobody meanwhile
+	for _, n := range []*testNode{leader, other} {
+		n.HoldTransfer(true) // nobody is added meanwhile, whoever leads
+	}
 	gone.back(nodes)
 	require.Never(t, func() bool { return gone.recovering() == "" }, 3*shortWait, 20*time.Millisecond,
 		"with an empty log it would vote for a node that has missed its removal")
-	leader.HoldTransfer(false)
+	for _, n := range []*testNode{leader, other} {
+		n.HoldTransfer(false)
+	}
 	leader.waitVoter(gone.ID())
 	gone.waitReady()
 	gone.waitCount(40)
@@ -197,7 +201,7 @@ func TestRemoveFourthPeer(t *testing.T) {
 	leader, rest := leaderOf(t, nodes)
 	leader.waitVoter("n3")
 	fourth.waitCount(20)
-	require.NoError(t, rest[0].TransferLeadership(t.Context(), "n3"))
+	rest[0].transfer("n3")
 	fourth.mustWrite(20)
 	fourth.crash()
 	nodes[1].removeDead("n3")

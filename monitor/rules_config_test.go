@@ -60,7 +60,7 @@ func TestRuleFilesAreReadByReloads(t *testing.T) {
 				return other == n == (managerMetrics(t, other) > 0) && other == n == (len(other.ruler.RuleGroups()) > 0)
 			}, 30*time.Second, 10*time.Millisecond, "%s, %s evaluates", other.cfg.NodeID, n.cfg.NodeID)
 		}
-		require.NoError(t, n.TransferLeadership(t.Context(), ""))
+		n.transfer()
 		require.Eventually(t, func() bool { return n.ruler.RuleGroups() == nil }, 30*time.Second, time.Millisecond)
 	}
 	for _, n := range nodes {
@@ -73,7 +73,7 @@ func TestRuleFilesAreReadByReloads(t *testing.T) {
 		require.ErrorContains(t, n.tryApply(), "parse")
 	}
 	require.Equal(t, []string{"new"}, n.ruleNames())
-	require.NoError(t, n.TransferLeadership(t.Context(), ""))
+	n.transfer()
 	require.Eventually(t, func() bool {
 		next := evaluator(t, nodes)
 		names := next.ruleNames()
@@ -97,7 +97,7 @@ func TestRestoreAfterOutage(t *testing.T) {
 		}
 	}
 	begin := time.Now()
-	require.NoError(t, n.TransferLeadership(t.Context(), ""))
+	n.transfer()
 	next := func() *ruleNode { return evaluator(t, nodes) }
 	require.Eventually(t, func() bool { return next() != n }, 30*time.Second, 10*time.Millisecond)
 	active := func(name string) time.Time {
@@ -135,7 +135,7 @@ func TestUnusableAlertmanagerIsRefusedByAllNodes(t *testing.T) {
 	n = evaluator(t, nodes)
 	sent := len(am.of("A"))
 	require.Eventually(t, func() bool { return len(am.of("A")) > sent }, 30*time.Second, 10*time.Millisecond)
-	require.NoError(t, n.TransferLeadership(t.Context(), ""))
+	n.transfer()
 	require.Eventually(t, func() bool { return evaluator(t, nodes) != n }, 30*time.Second, 10*time.Millisecond)
 	require.Len(t, evaluator(t, nodes).ruler.Alertmanagers(), 1)
 }

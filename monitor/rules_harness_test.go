@@ -6,6 +6,7 @@ package monitor_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -186,6 +187,24 @@ func (n *ruleNode) shutdown(ctx context.Context) {
 	n.down = true
 	_ = n.Shutdown(ctx) // the steps that had no time are errors
 	require.NoError(n.t, n.fsm.Close())
+}
+
+// transfer moves the leadership away from n. It tries for as long as the machine may be to blame: Raft gives a transfer up
+// after an election timeout, and a node that is busy does not answer in time. What was given up may still happen, and the
+// nodes elect at their own will, too.
+func (n *ruleNode) transfer() {
+	n.t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; {
+		err := n.TransferLeadership(n.t.Context(), "")
+		leader, ok := n.Leader()
+		if ok && leader != n.ID() {
+			return
+		}
+		busy := err == nil || errors.Is(err, cluster.ErrTransfer) || errors.Is(err, cluster.ErrNoLeader) ||
+			strings.Contains(err.Error(), "no other voter is alive")
+		require.True(n.t, busy && time.Now().Before(end), "%s leads: %v", leader, err)
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // write commits a sample of now through n.

@@ -42,7 +42,7 @@ groups:
 			return len(ts) > len(start) || n.ruler.Evaluates(t.Context()) != nil
 		}, 30*time.Second, 10*time.Millisecond)
 		if round%4 != 3 {
-			require.NoError(t, n.TransferLeadership(t.Context(), ""))
+			n.transfer()
 			continue
 		}
 		n.crash()
@@ -52,7 +52,7 @@ groups:
 	}
 	require.Eventually(t, func() bool { return len(am.of("Held")) >= 1 }, 60*time.Second, 20*time.Millisecond, "the alert never fired")
 	last := evaluator(t, nodes)
-	require.NoError(t, last.TransferLeadership(t.Context(), ""))
+	last.transfer()
 	require.Eventually(t, func() bool { a := am.of("Held"); return a[len(a)-1].Labels["sender"] != last.cfg.NodeID }, 30*time.Second, 20*time.Millisecond,
 		"the next leader sends again what fires")
 
@@ -113,7 +113,7 @@ groups:
 			ts, _ := n.times(equal(model.MetricNameLabel, "ALERTS"), equal("alertname", "Kept"))
 			return len(ts) > len(before) || n.ruler.Evaluates(t.Context()) != nil
 		}, 30*time.Second, 10*time.Millisecond)
-		require.NoError(t, n.TransferLeadership(t.Context(), ""))
+		n.transfer()
 	}
 	n := evaluator(t, nodes)
 	var alerts []int
@@ -240,7 +240,7 @@ groups:
 	n.write("gate", 1)
 	require.Eventually(t, func() bool { ts, _ := n.times(equal(model.MetricNameLabel, "copy")); return len(ts) > 0 }, 30*time.Second, time.Millisecond)
 	n.write("gate", 0) // right after an evaluation, so that the next leader is the first to see it
-	require.NoError(t, n.TransferLeadership(t.Context(), ""))
+	n.transfer()
 	require.Eventually(t, func() bool {
 		_, vs := evaluator(t, nodes).times(equal(model.MetricNameLabel, "copy"))
 		return value.IsStaleNaN(vs[len(vs)-1])

@@ -12,14 +12,17 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/deucaliondb/deucalion/internal/freeport"
 )
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var ports freeport.Ports
+	t.Cleanup(ports.Release)
+	port, err := ports.Take()
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 func parse(t *testing.T, args ...string) (*options, error) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/deucaliondb/deucalion/internal/freeport"
 	"github.com/deucaliondb/deucalion/test/harness"
 	"github.com/deucaliondb/deucalion/test/local"
 )
@@ -80,7 +81,7 @@ func startAlertmanager(t *testing.T) (*local.Server, *inbox) {
 	conf := filepath.Join(dir, "alertmanager.yml")
 	require.NoError(t, os.WriteFile(conf, []byte("route: {receiver: hook, group_by: ['...'], group_wait: 0s, group_interval: 1s, repeat_interval: 24h}\n"+
 		"receivers: [{name: hook, webhook_configs: [{url: 'http://"+in.address+"/', send_resolved: true}]}]\n"), 0o644))
-	var ports local.Ports
+	var ports freeport.Ports
 	t.Cleanup(ports.Release)
 	s, err := local.NewProgram(bin, dir, &ports, func(addr string) []string {
 		return []string{

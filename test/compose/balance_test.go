@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/deucaliondb/deucalion/internal/freeport"
 	"github.com/deucaliondb/deucalion/test/client"
 	"github.com/deucaliondb/deucalion/test/harness"
 	"github.com/deucaliondb/deucalion/test/local"
@@ -43,7 +44,7 @@ func startBalancerWith(t *testing.T, file string, nodes []*local.Server) *balanc
 	if err != nil {
 		t.Skip("no haproxy here; test/scripts/debian-haproxy.sh installs one")
 	}
-	var ports local.Ports
+	var ports freeport.Ports
 	port, err := ports.Take()
 	require.NoError(t, err)
 	b := &balancer{monitoring: fmt.Sprintf("127.0.0.1:%d", port)}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/deucaliondb/deucalion/internal/freeport"
 	"github.com/deucaliondb/deucalion/test/client"
 	"github.com/deucaliondb/deucalion/test/harness"
 	"github.com/deucaliondb/deucalion/test/local"
@@ -61,7 +62,7 @@ func (s *scraper) setTargets(t *testing.T, job string, addrs []string) {
 // newExporter starts Debian's node exporter.
 func newExporter(t *testing.T) *local.Server {
 	t.Helper()
-	ports := &local.Ports{}
+	ports := &freeport.Ports{}
 	t.Cleanup(ports.Release)
 	e, err := local.NewProgram("prometheus-node-exporter", t.TempDir(), ports, func(addr string) []string {
 		return []string{"--web.listen-address=" + addr}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/deucaliondb/deucalion/internal/freeport"
 )
 
 // errNoLeader means that the nodes do not name a leader which runs.
@@ -35,7 +37,7 @@ type Host struct {
 type Cluster struct {
 	Nodes []*Server // in order of their ids: n1, n2, ...
 
-	ports Ports
+	ports freeport.Ports
 }
 
 // NewCluster lays out a cluster without starting it.
@@ -81,6 +83,8 @@ func (c *Cluster) addresses(o ClusterOptions, i int) (addresses, error) {
 	}
 	return addresses{web: out[0], raft: out[1], gossip: out[2]}, nil
 }
+
+func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 func (c *Cluster) node(o ClusterOptions, i int, all []addresses) (*Server, error) {
 	name := fmt.Sprintf("n%d", i+1)

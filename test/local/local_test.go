@@ -6,7 +6,6 @@ package local_test
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,24 +70,6 @@ func TestKillReachesAFrozenProcess(t *testing.T) {
 func TestStartTellsOfAMissingProgram(t *testing.T) {
 	_, err := local.StartProcess("/nonexistent", nil, filepath.Join(t.TempDir(), "log"))
 	require.ErrorIs(t, err, os.ErrNotExist)
-}
-
-func TestPortsAreFreeAndDistinct(t *testing.T) {
-	var a, b local.Ports
-	defer a.Release()
-	defer b.Release()
-	seen := map[int]bool{}
-	for range 20 {
-		for _, ports := range []*local.Ports{&a, &b} {
-			port, err := ports.Take()
-			require.NoError(t, err)
-			require.False(t, seen[port])
-			seen[port] = true
-			l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-			require.NoError(t, err)
-			l.Close()
-		}
-	}
 }
 
 // A program that ends before it is ready must not be waited for.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/deucaliondb/deucalion/internal/freeport"
 )
 
 // StockOptions say how Debian's Prometheus is started.
@@ -23,7 +25,7 @@ type Stock struct {
 	*Server
 
 	config string
-	ports  Ports
+	ports  freeport.Ports
 }
 
 // NewStock lays out a stock Prometheus without starting it.
@@ -77,7 +79,7 @@ func (s *Stock) Close() error {
 }
 
 // NewProgram lays out any other program with an HTTP port; args gets the address it must listen on.
-func NewProgram(bin, dir string, ports *Ports, args func(addr string) []string) (*Server, error) {
+func NewProgram(bin, dir string, ports *freeport.Ports, args func(addr string) []string) (*Server, error) {
 	port, err := ports.Take()
 	if err != nil {
 		return nil, err

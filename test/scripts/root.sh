@@ -7,10 +7,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-tests='TestDeleteWaitsForRoom|TestOneFullDisk|TestAllDisksFull|TestBalancerCut|TestThreeMachines|TestImportGuide|TestPeers|TestUnplug'
+tests='TestDeleteWaitsForRoom|TestFreezeWaitsForRoom|TestImportWaitsForRoom|TestLateSamplesWaitForRoom|TestReleaseOnFullDisk|TestCheckRoom'
+tests+='|TestOpenSnapshotsDropsWhatFillsTheDisk|TestCatchUpOnADiskThatIsFull'
+tests+='|TestOneFullDisk|TestAllDisksFull|TestBalancerCut|TestThreeMachines|TestImportGuide|TestPeers|TestUnplug'
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-"${GO:-go}" test -timeout 25m -count 1 -p 1 -v -run "^($tests)\$" ./fsm ./test/compose ./test/damage ./test/deploy ./test/fault ./test/netns | tee "$out"
+"${GO:-go}" test -timeout 25m -count 1 -p 1 -v -run "^($tests)\$" ./storage ./fsm ./cluster ./test/compose ./test/damage ./test/deploy ./test/fault ./test/netns | tee "$out"
 for name in ${tests//|/ }; do
   if ! grep -- "^--- PASS: $name " "$out" >/dev/null; then
     echo "$name has not run" >&2

@@ -1,7 +1,8 @@
 // Copyright The Deucalion Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package local
+// Package freeport finds ports for the servers of tests.
+package freeport
 
 import (
 	"errors"
@@ -64,7 +65,7 @@ func lockPort(dir string, port int) (*os.File, error) {
 }
 
 func free(port int) bool {
-	addr := address(port)
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	tcp, err := net.Listen("tcp", addr)
 	if err != nil {
 		return false
@@ -77,5 +78,3 @@ func free(port int) bool {
 	defer udp.Close()
 	return true
 }
-
-func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
