@@ -47,7 +47,7 @@ type record struct {
 type ruleRecord struct {
 	selectors [][]*labels.Matcher
 	series    []labels.Labels // with a sample in the slot last
-	alerts    alertRecord
+	alerts    []alertRecord // newest first
 }
 
 // readRecords reads them for all groups of the configuration, by the key of the group.
@@ -102,7 +102,7 @@ func (t *term) readRecord(ctx context.Context, g *rules.Group) (*record, error) 
 			points[i] = append(points[i], found...)
 		}
 		if ar, ok := rule.(*rules.AlertingRule); ok {
-			r.alerts = newAlertRecord(g, ar, points[i])
+			r.alerts = newAlertRecords(g, ar, points[i])
 		}
 		for _, p := range points[i] {
 			if p.t < recent {
@@ -116,8 +116,8 @@ func (t *term) readRecord(ctx context.Context, g *rules.Group) (*record, error) 
 				rec.last = slot
 			}
 		}
-		if r.alerts.at.After(rec.newest) {
-			rec.newest = r.alerts.at
+		if len(r.alerts) > 0 && r.alerts[0].at.After(rec.newest) {
+			rec.newest = r.alerts[0].at
 		}
 	}
 	if rec.newest.IsZero() {

@@ -20,10 +20,15 @@ func (t *term) resume(ctx context.Context, g *rules.Group, rec *record) {
 	start := time.Now()
 	for i, rule := range g.Rules() {
 		ar, ok := rule.(*rules.AlertingRule)
-		if !ok || len(rec.rules[i].alerts.alerts) == 0 {
+		if !ok {
 			continue
 		}
-		n, err := t.restoreAlerts(ctx, g, ar, rec.rules[i].alerts)
+		n, err := 0, error(nil)
+		for _, alerts := range rec.rules[i].alerts {
+			if n, err = t.restoreAlerts(ctx, g, ar, alerts); n > 0 || err != nil {
+				break
+			}
+		}
 		t.ruler.metrics.restored.Add(float64(n))
 		if err != nil && ctx.Err() == nil {
 			t.ruler.metrics.failures.Inc()

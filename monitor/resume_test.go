@@ -1,0 +1,203 @@
+// Copyright The Deucalion Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package monitor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/discovery"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/teststorage"
+	"github.com/stretchr/testify/require"
+)
+
+// lead is a cluster that this node leads, in a term that begins when the test says so.
+type lead struct{}
+
+func (lead) RunDuty(func(ctx context.Context))           {}
+func (lead) ConfirmLeader(context.Context) (err error) { return nil }
+
+// succession is one storage on which a leader evaluates rules at times of the test's choice, and then another begins.
+// Commits come as often as left says, and all others fail; it starts out without a bound.
+type succession struct {
+	*teststorage.TestStorage
+	t      *testing.T
+	ruler  *Ruler
+	plan   *plan
+	groups map[string]*rules.Group // of the leader before, by name
+	left   atomic.Int64
+}
+
+// Appender implements storage.Appendable.
+func (s *succession) Appender(ctx context.Context) storage.Appender {
+	return countedAppender{s.TestStorage.Appender(ctx), s}
+}
+
+type countedAppender struct {
+	storage.Appender
+	of *succession
+}
+
+// Commit implements storage.AppenderTransaction.
+func (a countedAppender) Commit() error {
+	if a.of.left.Add(-1) < 0 {
+		return errors.Join(errors.New("the leader is dead"), a.Rollback())
+	}
+	return a.Appender.Commit()
+}
+
+func newSuccession(t *testing.T, content string) *succession {
+	s := &succession{TestStorage: teststorage.New(t), t: t, groups: map[string]*rules.Group{}}
+	s.left.Store(1 << 40)
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
+	reg := prometheus.NewRegistry()
+	sd, err := discovery.CreateAndRegisterSDMetrics(reg)
+	require.NoError(t, err)
+	parse := parser.NewParser(parser.Options{})
+	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, LookbackDelta: 5 * time.Minute, Parser: parse})
+	s.ruler, err = NewRuler(RulerOptions{
+		Cluster: lead{}, Appendable: s, Queryable: s, Source: s, Engine: engine, Parser: parse,
+		OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Minute,
+		QueueCapacity: 10, MaxBatchSize: 10, SDMetrics: sd, Logger: slog.New(slog.DiscardHandler), Registerer: reg,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { s.ruler.Stop(context.Background()) })
+	conf, err := config.Load("rule_files: ['"+file+"']", promslog.NewNopLogger())
+	require.NoError(t, err)
+	s.plan, err = newPlan(conf, &url.URL{}, parse, s.ruler.logger)
+	require.NoError(t, err)
+	before := rules.NewManager(&rules.ManagerOptions{
+		QueryFunc: rules.EngineQueryFunc(engine, s), NotifyFunc: func(context.Context, string, ...*rules.Alert) {},
+		Appendable: s, Queryable: s, Logger: s.ruler.logger, GroupLoader: s.plan, Metrics: rules.NewGroupMetrics(prometheus.NewRegistry()), Parser: parse,
+	})
+	groups, errs := before.LoadGroups(time.Minute, labels.EmptyLabels(), "", nil, false, file)
+	require.Empty(t, errs)
+	for _, g := range groups {
+		s.groups[g.Name()] = g
+		for _, r := range g.AlertingRules() {
+			r.SetRestored(true)
+		}
+	}
+	return s
+}
+
+// slot is the n-th newest of a group that is due.
+func (s *succession) slot(group string, n int) time.Time {
+	g := s.groups[group]
+	return g.EvalTimestamp(time.Now().UnixNano()).Add(-time.Duration(n) * g.Interval())
+}
+
+func (s *succession) write(name string, at time.Time, v float64) {
+	app := s.TestStorage.Appender(s.t.Context())
+	_, err := app.Append(0, labels.FromStrings(model.MetricNameLabel, name), at.UnixMilli(), v)
+	require.NoError(s.t, err)
+	require.NoError(s.t, app.Commit())
+}
+
+// evaluate lets the leader before evaluate a group at a slot.
+func (s *succession) evaluate(group string, at time.Time) {
+	s.groups[group].Eval(s.t.Context(), at)
+}
+
+// next is the next leader's term.
+func (s *succession) next() *term {
+	s.left.Store(1 << 40)
+	next, err := s.ruler.newTerm(s.t.Context(), s.t.Context(), s.plan)
+	require.NoError(s.t, err)
+	s.t.Cleanup(next.end)
+	return next
+}
+
+// since are the starts of the active alerts, by the label of.
+func (t *term) since() map[string]time.Time {
+	out := map[string]time.Time{}
+	for _, r := range t.rules.AlertingRules() {
+		for _, a := range r.ActiveAlerts() {
+			out[a.Labels.Get("of")] = a.ActiveAt
+		}
+	}
+	return out
+}
+
+// ended tells whether the newest sample of a series is a stale marker.
+func (s *succession) ended(matchers ...*labels.Matcher) bool {
+	q, err := s.Querier(0, 1<<60)
+	require.NoError(s.t, err)
+	defer q.Close()
+	set := q.Select(s.t.Context(), false, nil, matchers...)
+	require.True(s.t, set.Next(), "no such series")
+	it := set.At().Iterator(nil)
+	var v float64
+	for it.Next() != 0 {
+		_, v = it.At()
+	}
+	require.False(s.t, set.Next(), "more than one such series")
+	return value.IsStaleNaN(v)
+}
+
+// Two groups have a rule of the same name, as with a file for each service. Both alerts go on.
+func TestResumeSameNameInTwoGroups(t *testing.T) {
+	s := newSuccession(t, `
+groups:
+- name: one
+  interval: 1m
+  rules:
+  - alert: Down
+    expr: label_replace(vector(1), "of", "one", "", "")
+    for: 1h
+- name: two
+  interval: 1m
+  rules:
+  - alert: Down
+    expr: label_replace(vector(1), "of", "two", "", "")
+    for: 1h
+`)
+	one, two := s.slot("one", 4), s.slot("two", 4)
+	for n := range time.Duration(5) {
+		s.evaluate("one", one.Add(n*time.Minute))
+		s.evaluate("two", two.Add(n*time.Minute))
+	}
+	require.Equal(t, map[string]time.Time{"one": one, "two": two}, s.next().since())
+}
+
+// The leader dies between two rules of the same name in one group. Both alerts go on.
+func TestResumeSameNameHalfEvaluated(t *testing.T) {
+	s := newSuccession(t, `
+groups:
+- name: g
+  interval: 1m
+  rules:
+  - alert: Down
+    expr: label_replace(vector(1), "of", "one", "", "")
+    for: 1h
+  - alert: Down
+    expr: label_replace(vector(1), "of", "two", "", "")
+    for: 1h
+`)
+	first, last := s.slot("g", 4), s.slot("g", 0)
+	for at := first; at.Before(last); at = at.Add(time.Minute) {
+		s.evaluate("g", at)
+	}
+	s.left.Store(1)
+	s.evaluate("g", last)
+	require.Equal(t, map[string]time.Time{"one": first, "two": first}, s.next().since())
+}
