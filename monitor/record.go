@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,7 +48,7 @@ type record struct {
 type ruleRecord struct {
 	selectors [][]*labels.Matcher
 	series    []labels.Labels // with a sample in the slot last
-	alerts    []alertRecord // newest first
+	alerts    []alertRecord   // newest first
 }
 
 // readRecords reads them for all groups of the configuration, by the key of the group.
@@ -119,6 +120,8 @@ func (t *term) readRecord(ctx context.Context, g *rules.Group) (*record, error) 
 		if len(r.alerts) > 0 && r.alerts[0].at.After(rec.newest) {
 			rec.newest = r.alerts[0].at
 		}
+		// What is older ended while no leader was there to mark it.
+		r.alerts = slices.DeleteFunc(r.alerts, func(a alertRecord) bool { return timestamp.FromTime(a.at) < recent })
 	}
 	if rec.newest.IsZero() {
 		return nil, nil
@@ -202,17 +205,19 @@ func slotOf(g *rules.Group, ms int64) (slot time.Time, ok bool) {
 	return at, false
 }
 
-// outageBefore tells whether nothing was evaluated for longer than a change of leader takes.
+// outageBefore tells whether nothing was evaluated for longer than a change of leader takes. The group with the shortest
+// interval tells how long that is: one with a long interval misses nothing in a long outage.
 func outageBefore(records map[string]*record, now time.Time) bool {
-	any := false
+	var newest time.Time
+	shortest := time.Duration(math.MaxInt64)
 	for _, rec := range records {
 		if rec == nil {
 			continue
 		}
-		if now.Sub(rec.newest) <= rec.interval+failoverTime {
-			return false
+		shortest = min(shortest, rec.interval)
+		if rec.newest.After(newest) {
+			newest = rec.newest
 		}
-		any = true
 	}
-	return any
+	return !newest.IsZero() && now.Sub(newest) > shortest+failoverTime
 }

@@ -32,7 +32,7 @@ import (
 // lead is a cluster that this node leads, in a term that begins when the test says so.
 type lead struct{}
 
-func (lead) RunDuty(func(ctx context.Context))           {}
+func (lead) RunDuty(func(ctx context.Context))         {}
 func (lead) ConfirmLeader(context.Context) (err error) { return nil }
 
 // succession is one storage on which a leader evaluates rules at times of the test's choice, and then another begins.
@@ -85,19 +85,24 @@ func newSuccession(t *testing.T, content string) *succession {
 	require.NoError(t, err)
 	s.plan, err = newPlan(conf, &url.URL{}, parse, s.ruler.logger)
 	require.NoError(t, err)
+	s.forget()
+	return s
+}
+
+// forget puts a leader in the place of the one before that has restored nothing.
+func (s *succession) forget() {
 	before := rules.NewManager(&rules.ManagerOptions{
-		QueryFunc: rules.EngineQueryFunc(engine, s), NotifyFunc: func(context.Context, string, ...*rules.Alert) {},
-		Appendable: s, Queryable: s, Logger: s.ruler.logger, GroupLoader: s.plan, Metrics: rules.NewGroupMetrics(prometheus.NewRegistry()), Parser: parse,
+		QueryFunc: rules.EngineQueryFunc(s.ruler.opts.Engine, s), NotifyFunc: func(context.Context, string, ...*rules.Alert) {},
+		Appendable: s, Queryable: s, Logger: s.ruler.logger, GroupLoader: s.plan, Metrics: rules.NewGroupMetrics(prometheus.NewRegistry()), Parser: s.plan.parser,
 	})
-	groups, errs := before.LoadGroups(time.Minute, labels.EmptyLabels(), "", nil, false, file)
-	require.Empty(t, errs)
+	groups, errs := before.LoadGroups(time.Minute, labels.EmptyLabels(), "", nil, false, s.plan.files...)
+	require.Empty(s.t, errs)
 	for _, g := range groups {
 		s.groups[g.Name()] = g
 		for _, r := range g.AlertingRules() {
 			r.SetRestored(true)
 		}
 	}
-	return s
 }
 
 // slot is the n-th newest of a group that is due.
@@ -200,4 +205,45 @@ groups:
 	s.left.Store(1)
 	s.evaluate("g", last)
 	require.Equal(t, map[string]time.Time{"one": first, "two": first}, s.next().since())
+}
+
+// An alert that ended during an outage, so that nobody marked its end, is not put back by a later leader.
+func TestResumeForgetsOldAlerts(t *testing.T) {
+	s := newSuccession(t, `
+groups:
+- name: g
+  interval: 1m
+  rules:
+  - record: tick
+    expr: vector(1)
+  - alert: Over
+    expr: gate == 1
+    keep_firing_for: 20m
+`)
+	last := s.slot("g", 0)
+	s.write("gate", last.Add(-13*time.Minute), 1)
+	s.evaluate("g", last.Add(-12*time.Minute))
+	s.evaluate("g", last.Add(-11*time.Minute))
+	s.forget()
+	s.write("gate", last.Add(-2*time.Minute), 0)
+	s.evaluate("g", last.Add(-time.Minute))
+	s.evaluate("g", last)
+	require.Empty(t, s.next().since())
+}
+
+// A group with a long interval that has missed nothing does not hide an outage.
+func TestOutageOfShortGroups(t *testing.T) {
+	now := time.Now()
+	records := map[string]*record{
+		"none":  nil,
+		"short": {interval: 15 * time.Second, newest: now.Add(-10 * time.Minute)},
+		"long":  {interval: time.Hour, newest: now.Add(-5 * time.Minute)},
+	}
+	require.True(t, outageBefore(records, now))
+	records["long"].newest = now.Add(-30 * time.Second)
+	require.False(t, outageBefore(records, now))
+	delete(records, "short")
+	records["long"].newest = now.Add(-30 * time.Minute)
+	require.False(t, outageBefore(records, now))
+	require.False(t, outageBefore(nil, now), "there were no rules")
 }
