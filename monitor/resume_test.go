@@ -10,7 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,14 +36,16 @@ func (lead) RunDuty(func(ctx context.Context))         {}
 func (lead) ConfirmLeader(context.Context) (err error) { return nil }
 
 // succession is one storage on which a leader evaluates rules at times of the test's choice, and then another begins.
-// Commits come as often as left says, and all others fail; it starts out without a bound.
 type succession struct {
 	*teststorage.TestStorage
 	t      *testing.T
 	ruler  *Ruler
 	plan   *plan
 	groups map[string]*rules.Group // of the leader before, by name
-	left   atomic.Int64
+
+	mu      sync.Mutex            // protects the following
+	commits int                   // since refuse was set
+	refuse  func(commit int) bool // may be nil
 }
 
 // Appender implements storage.Appendable.
@@ -58,7 +60,11 @@ type countedAppender struct {
 
 // Commit implements storage.AppenderTransaction.
 func (a countedAppender) Commit() error {
-	if a.of.left.Add(-1) < 0 {
+	a.of.mu.Lock()
+	a.of.commits++
+	refused := a.of.refuse != nil && a.of.refuse(a.of.commits)
+	a.of.mu.Unlock()
+	if refused {
 		return errors.Join(errors.New("the leader is dead"), a.Rollback())
 	}
 	return a.Appender.Commit()
@@ -66,7 +72,6 @@ func (a countedAppender) Commit() error {
 
 func newSuccession(t *testing.T, content string) *succession {
 	s := &succession{TestStorage: teststorage.New(t), t: t, groups: map[string]*rules.Group{}}
-	s.left.Store(1 << 40)
 	file := filepath.Join(t.TempDir(), "rules.yml")
 	require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
 	reg := prometheus.NewRegistry()
@@ -123,9 +128,16 @@ func (s *succession) evaluate(group string, at time.Time) {
 	s.groups[group].Eval(s.t.Context(), at)
 }
 
+// fail lets commits fail that refuse says, counted from 1.
+func (s *succession) fail(refuse func(commit int) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commits, s.refuse = 0, refuse
+}
+
 // next is the next leader's term.
 func (s *succession) next() *term {
-	s.left.Store(1 << 40)
+	s.fail(nil)
 	next, err := s.ruler.newTerm(s.t.Context(), s.t.Context(), s.plan)
 	require.NoError(s.t, err)
 	s.t.Cleanup(next.end)
@@ -202,7 +214,7 @@ groups:
 	for at := first; at.Before(last); at = at.Add(time.Minute) {
 		s.evaluate("g", at)
 	}
-	s.left.Store(1)
+	s.fail(func(commit int) bool { return commit > 1 })
 	s.evaluate("g", last)
 	require.Equal(t, map[string]time.Time{"one": first, "two": first}, s.next().since())
 }
@@ -246,4 +258,111 @@ func TestOutageOfShortGroups(t *testing.T) {
 	records["long"].newest = now.Add(-30 * time.Minute)
 	require.False(t, outageBefore(records, now))
 	require.False(t, outageBefore(nil, now), "there were no rules")
+}
+
+// halfGroup is evaluated in halves, and does not come to its turn by itself while a test lasts.
+const halfGroup = `
+groups:
+- name: g
+  interval: 1h
+  rules:
+  - record: whole
+    expr: vector(1)
+  - record: half
+    expr: gate == 1
+  - alert: Held
+    expr: vector(1)
+`
+
+// only is the only group of a term, with what was recorded of it.
+func (t *term) only(tb testing.TB) (*rules.Group, *record) {
+	groups := t.rules.RuleGroups()
+	require.Len(tb, groups, 1)
+	require.NotNil(tb, t.resumed[groups[0]])
+	return groups[0], t.resumed[groups[0]]
+}
+
+// A group is stopped, by a reload, say, before the first evaluation of the term comes to a rule. Its alerts go on.
+func TestResumeStoppedEvaluation(t *testing.T) {
+	s := newSuccession(t, halfGroup)
+	last := s.slot("g", 0)
+	s.write("gate", last.Add(-time.Minute), 1)
+	s.evaluate("g", last)
+	next := s.next()
+	g, rec := next.only(t)
+	require.NoError(t, next.update(nil))
+	next.evaluateResumed(t.Context(), g, rec, last.Add(time.Hour))
+	require.False(t, s.ended(alertSeries("Held")...))
+	require.False(t, s.ended(equalTo(model.MetricNameLabel, "half")))
+}
+
+// The leader dies between two rules, and the series of the second one ends then.
+func TestResumeEndsOfHalfEvaluated(t *testing.T) {
+	for _, offset := range []string{"", "  query_offset: 3h\n"} {
+		s := newSuccession(t, halfGroup+offset)
+		last := s.slot("g", 0)
+		at := func(slot time.Time) time.Time { return slot.Add(-s.groups["g"].QueryOffset()) }
+		s.write("gate", at(last.Add(-time.Hour-time.Minute)), 1)
+		s.evaluate("g", last.Add(-time.Hour))
+		s.fail(func(commit int) bool { return commit > 1 })
+		s.evaluate("g", last)
+		next := s.next()
+		g, _ := next.only(t)
+		next.evaluate(t.Context(), g, last.Add(time.Hour))
+		require.True(t, s.ended(equalTo(model.MetricNameLabel, "half")))
+		require.False(t, s.ended(equalTo(model.MetricNameLabel, "whole")))
+		require.False(t, s.ended(alertSeries("Held")...))
+		require.Empty(t, next.resumed)
+	}
+}
+
+// The first evaluation of the term fails. The next one ends what has ended.
+func TestResumeEndsAfterFailure(t *testing.T) {
+	s := newSuccession(t, halfGroup)
+	last := s.slot("g", 0)
+	s.write("gate", last.Add(-time.Minute), 1)
+	s.evaluate("g", last)
+	next := s.next()
+	g, _ := next.only(t)
+	s.fail(func(commit int) bool { return commit > 1 })
+	next.evaluate(t.Context(), g, last.Add(time.Hour))
+	require.False(t, s.ended(equalTo(model.MetricNameLabel, "half")))
+	s.fail(nil)
+	next.evaluate(t.Context(), g, last.Add(2*time.Hour))
+	require.True(t, s.ended(equalTo(model.MetricNameLabel, "half")))
+	require.False(t, s.ended(alertSeries("Held")...))
+	require.Empty(t, next.resumed)
+}
+
+// The first evaluation of the term fails for one of two rules of the same name. The other one does not end its alert.
+func TestResumeSameNameHalfFailed(t *testing.T) {
+	s := newSuccession(t, `
+groups:
+- name: g
+  interval: 1h
+  rules:
+  - alert: Down
+    expr: label_replace(vector(1), "of", "one", "", "")
+  - alert: Down
+    expr: label_replace(vector(1), "of", "two", "", "")
+`)
+	last := s.slot("g", 0)
+	s.evaluate("g", last)
+	next := s.next()
+	g, _ := next.only(t)
+	s.fail(func(commit int) bool { return commit == 2 })
+	next.evaluate(t.Context(), g, last.Add(time.Hour))
+	require.False(t, s.ended(append(alertSeries("Down"), equalTo("of", "two"))...))
+	s.fail(nil)
+	next.evaluate(t.Context(), g, last.Add(2*time.Hour))
+	require.False(t, s.ended(append(alertSeries("Down"), equalTo("of", "two"))...))
+	require.Empty(t, next.resumed)
+}
+
+func alertSeries(name string) []*labels.Matcher {
+	return []*labels.Matcher{equalTo(model.MetricNameLabel, alertsForState), equalTo(labels.AlertName, name)}
+}
+
+func equalTo(name, value string) *labels.Matcher {
+	return labels.MustNewMatcher(labels.MatchEqual, name, value)
 }

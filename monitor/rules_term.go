@@ -28,7 +28,7 @@ type term struct {
 
 	mu      sync.Mutex // protects the following
 	plan    *plan
-	resumed map[*rules.Group]*record // of groups that have not been evaluated in this term
+	resumed map[*rules.Group]*record // of groups that have not been evaluated in this term, or have series left to close
 }
 
 // newTerm starts the managers with p. What it reads before that is bounded by begin.
@@ -160,15 +160,23 @@ func (t *term) evaluate(ctx context.Context, g *rules.Group, ts time.Time) {
 	}
 	t.mu.Lock()
 	rec := t.resumed[g]
-	delete(t.resumed, g)
 	t.mu.Unlock()
 	if rec == nil {
 		rules.DefaultEvalIterationFunc(ctx, g, ts)
 		return
 	}
-	t.catchUp(ctx, g, rec, ts.Add(-time.Nanosecond))
-	if rec.last.Before(ts) { // else the last leader's clock was ahead, and it has evaluated this slot
-		t.evaluateResumed(ctx, g, rec, ts)
+	if !rec.begun {
+		rec.begun = true
+		t.catchUp(ctx, g, rec, ts.Add(-time.Nanosecond))
+	}
+	if !rec.last.Before(ts) {
+		return // the last leader's clock was ahead, and it has evaluated this slot
+	}
+	t.evaluateResumed(ctx, g, rec, ts)
+	if !rec.open() {
+		t.mu.Lock()
+		delete(t.resumed, g)
+		t.mu.Unlock()
 	}
 }
 
