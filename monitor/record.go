@@ -37,6 +37,7 @@ const (
 
 // record is what the last leader's evaluations of a group have left in the storage.
 type record struct {
+	group    *rules.Group // of this term
 	interval time.Duration
 	last     time.Time // newest slot of the group that something was recorded in, if that is recent; zero: unknown
 	newest   time.Time // like last, but slot or not: with other paths of the rule files the slots differ
@@ -142,6 +143,23 @@ func (rec *record) fill(g *rules.Group, points [][]point, now time.Time) {
 		for _, p := range points[i] {
 			if slot, ok := slotOf(g, p.t); ok && !p.stale && !slot.Before(floor) {
 				r.series = append(r.series, p.labels)
+			}
+		}
+	}
+}
+
+// move gives it to the group that a reload has put in the place of the one before. Series of rules that are not there any
+// more are left out.
+func (rec *record) move(to *rules.Group) {
+	from, left := rec.group.Rules(), rec.rules
+	rec.group, rec.rules = to, make([]ruleRecord, len(to.Rules()))
+	rec.begun = true // nothing came due that the term's begin has not made up for, or the slots are others
+	for i, rule := range to.Rules() {
+		for k, was := range from {
+			// Like rules.Group.CopyState: the first of the same name and labels goes on as the first, and so on.
+			if left[k].selectors != nil && was.Name() == rule.Name() && labels.Equal(was.Labels(), rule.Labels()) {
+				rec.rules[i], left[k] = left[k], ruleRecord{}
+				break
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ type succession struct {
 	*teststorage.TestStorage
 	t      *testing.T
 	ruler  *Ruler
+	file   string
 	plan   *plan
 	groups map[string]*rules.Group // of the leader before, by name
 
@@ -72,8 +74,7 @@ func (a countedAppender) Commit() error {
 
 func newSuccession(t *testing.T, content string) *succession {
 	s := &succession{TestStorage: teststorage.New(t), t: t, groups: map[string]*rules.Group{}}
-	file := filepath.Join(t.TempDir(), "rules.yml")
-	require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
+	s.file = filepath.Join(t.TempDir(), "rules.yml")
 	reg := prometheus.NewRegistry()
 	sd, err := discovery.CreateAndRegisterSDMetrics(reg)
 	require.NoError(t, err)
@@ -86,10 +87,7 @@ func newSuccession(t *testing.T, content string) *succession {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { s.ruler.Stop(context.Background()) })
-	conf, err := config.Load("rule_files: ['"+file+"']", promslog.NewNopLogger())
-	require.NoError(t, err)
-	s.plan, err = newPlan(conf, &url.URL{}, parse, s.ruler.logger)
-	require.NoError(t, err)
+	s.plan = s.load(content)
 	s.forget()
 	return s
 }
@@ -108,6 +106,16 @@ func (s *succession) forget() {
 			r.SetRestored(true)
 		}
 	}
+}
+
+// load is a configuration with these rules.
+func (s *succession) load(content string) *plan {
+	require.NoError(s.t, os.WriteFile(s.file, []byte(content), 0o644))
+	conf, err := config.Load("rule_files: ['"+s.file+"']", promslog.NewNopLogger())
+	require.NoError(s.t, err)
+	p, err := newPlan(conf, &url.URL{}, s.ruler.opts.Parser, s.ruler.logger)
+	require.NoError(s.t, err)
+	return p
 }
 
 // slot is the n-th newest of a group that is due.
@@ -278,8 +286,9 @@ groups:
 func (t *term) only(tb testing.TB) (*rules.Group, *record) {
 	groups := t.rules.RuleGroups()
 	require.Len(tb, groups, 1)
-	require.NotNil(tb, t.resumed[groups[0]])
-	return groups[0], t.resumed[groups[0]]
+	rec := t.resumed[rules.GroupKey(groups[0].File(), groups[0].Name())]
+	require.NotNil(tb, rec)
+	return groups[0], rec
 }
 
 // A group is stopped, by a reload, say, before the first evaluation of the term comes to a rule. Its alerts go on.
@@ -314,6 +323,24 @@ func TestResumeEndsOfHalfEvaluated(t *testing.T) {
 		require.False(t, s.ended(alertSeries("Held")...))
 		require.Empty(t, next.resumed)
 	}
+}
+
+// A reload changes the group before its first evaluation in the term.
+func TestResumeEndsAfterReload(t *testing.T) {
+	s := newSuccession(t, halfGroup)
+	last := s.slot("g", 0)
+	s.write("gate", last.Add(-time.Minute), 1)
+	s.evaluate("g", last)
+	next := s.next()
+	require.NoError(t, next.apply(s.load(strings.Replace(halfGroup, "rules:\n", "rules:\n  - record: new\n    expr: vector(2)\n", 1))))
+	groups := next.rules.RuleGroups()
+	require.Len(t, groups[0].Rules(), 4)
+	next.evaluate(t.Context(), groups[0], last.Add(time.Hour))
+	require.True(t, s.ended(equalTo(model.MetricNameLabel, "half")))
+	require.False(t, s.ended(equalTo(model.MetricNameLabel, "whole")))
+	require.False(t, s.ended(equalTo(model.MetricNameLabel, "new")))
+	require.False(t, s.ended(alertSeries("Held")...))
+	require.Empty(t, next.resumed)
 }
 
 // The first evaluation of the term fails. The next one ends what has ended.
