@@ -84,7 +84,7 @@ func (t *term) readRecords(ctx context.Context) (map[string]*record, error) {
 // readRecord returns nil when nothing was recorded.
 func (t *term) readRecord(ctx context.Context, g *rules.Group) (*record, error) {
 	now := time.Now()
-	back := max(t.ruler.opts.OutageTolerance, failoverTime) + g.Interval() + g.QueryOffset()
+	back := max(t.ruler.opts.OutageTolerance, failoverTime) + 2*g.Interval() + g.QueryOffset()
 	q, err := t.ruler.opts.Queryable.Querier(timestamp.FromTime(now.Add(-back)), timestamp.FromTime(now.Add(clockSkew)))
 	if err != nil {
 		return nil, err

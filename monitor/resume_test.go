@@ -309,6 +309,7 @@ func TestResumeStoppedEvaluation(t *testing.T) {
 func TestResumeEndsOfHalfEvaluated(t *testing.T) {
 	for _, offset := range []string{"", "  query_offset: 3h\n"} {
 		s := newSuccession(t, halfGroup+offset)
+		s.ruler.opts.OutageTolerance = 0
 		last := s.slot("g", 0)
 		at := func(slot time.Time) time.Time { return slot.Add(-s.groups["g"].QueryOffset()) }
 		s.write("gate", at(last.Add(-time.Hour-time.Minute)), 1)
