@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,18 +37,19 @@ const (
 
 // record is what the last leader's evaluations of a group have left in the storage.
 type record struct {
+	group    *rules.Group // of this term
 	interval time.Duration
 	last     time.Time // newest slot of the group that something was recorded in, if that is recent; zero: unknown
 	newest   time.Time // like last, but slot or not: with other paths of the rule files the slots differ
 	rules    []ruleRecord
-	closed   bool // the series that ended with the last leader have their stale markers
+	begun    bool // what came due before the first evaluation of this term has been made up for
 }
 
 // ruleRecord is that of one rule.
 type ruleRecord struct {
 	selectors [][]*labels.Matcher
-	series    []labels.Labels // with a sample in the slot last
-	alerts    alertRecord
+	series    []labels.Labels // that have not ended, as far as is known
+	alerts    []alertRecord   // newest first
 }
 
 // readRecords reads them for all groups of the configuration, by the key of the group.
@@ -82,33 +84,40 @@ func (t *term) readRecords(ctx context.Context) (map[string]*record, error) {
 // readRecord returns nil when nothing was recorded.
 func (t *term) readRecord(ctx context.Context, g *rules.Group) (*record, error) {
 	now := time.Now()
-	back := max(t.ruler.opts.OutageTolerance, failoverTime) + g.Interval()
+	back := max(t.ruler.opts.OutageTolerance, failoverTime) + 2*g.Interval() + g.QueryOffset()
 	q, err := t.ruler.opts.Queryable.Querier(timestamp.FromTime(now.Add(-back)), timestamp.FromTime(now.Add(clockSkew)))
 	if err != nil {
 		return nil, err
 	}
 	defer q.Close()
-	recent := timestamp.FromTime(now.Add(-g.Interval() - failoverTime))
 	rec := &record{interval: g.Interval(), rules: make([]ruleRecord, len(g.Rules()))}
 	points := make([][]point, len(g.Rules()))
 	for i, rule := range g.Rules() {
-		r := &rec.rules[i]
-		r.selectors = selectors(rule)
-		for _, s := range r.selectors {
+		rec.rules[i].selectors = selectors(rule)
+		for _, s := range rec.rules[i].selectors {
 			found, err := newestPoints(ctx, q, s)
 			if err != nil {
 				return nil, err
 			}
 			points[i] = append(points[i], found...)
 		}
-		if ar, ok := rule.(*rules.AlertingRule); ok {
-			r.alerts = newAlertRecord(g, ar, points[i])
-		}
+	}
+	rec.fill(g, points, now)
+	if rec.newest.IsZero() {
+		return nil, nil
+	}
+	return rec, nil
+}
+
+// fill takes in the points of each rule.
+func (rec *record) fill(g *rules.Group, points [][]point, now time.Time) {
+	recent := now.Add(-g.Interval() - failoverTime)
+	for i, rule := range g.Rules() {
 		for _, p := range points[i] {
-			if p.t < recent {
+			slot, ok := slotOf(g, p.t)
+			if slot.Before(recent) {
 				continue
 			}
-			slot, ok := slotOf(g, p.t)
 			if slot.After(rec.newest) {
 				rec.newest = slot
 			}
@@ -116,22 +125,49 @@ func (t *term) readRecord(ctx context.Context, g *rules.Group) (*record, error) 
 				rec.last = slot
 			}
 		}
-		if r.alerts.at.After(rec.newest) {
-			rec.newest = r.alerts.at
-		}
-	}
-	if rec.newest.IsZero() {
-		return nil, nil
-	}
-	last := timestamp.FromTime(rec.last.Add(-g.QueryOffset()))
-	for i := range points {
-		for _, p := range points[i] {
-			if p.t == last && !p.stale {
-				rec.rules[i].series = append(rec.rules[i].series, p.labels)
+		if ar, ok := rule.(*rules.AlertingRule); ok {
+			rec.rules[i].alerts = newAlertRecords(g, ar, points[i])
+			if as := rec.rules[i].alerts; len(as) > 0 && as[0].at.After(rec.newest) {
+				rec.newest = as[0].at
 			}
 		}
 	}
-	return rec, nil
+	// What is older ended while no leader was there to mark it. The last evaluation may not have come to all rules.
+	floor := recent
+	if before := rec.last.Add(-g.Interval()); !rec.last.IsZero() && before.Before(floor) {
+		floor = before
+	}
+	for i := range rec.rules {
+		r := &rec.rules[i]
+		r.alerts = slices.DeleteFunc(r.alerts, func(a alertRecord) bool { return a.at.Before(floor) })
+		for _, p := range points[i] {
+			if slot, ok := slotOf(g, p.t); ok && !p.stale && !slot.Before(floor) {
+				r.series = append(r.series, p.labels)
+			}
+		}
+	}
+}
+
+// move gives it to the group that a reload has put in the place of the one before. Series of rules that are not there any
+// more are left out.
+func (rec *record) move(to *rules.Group) {
+	from, left := rec.group.Rules(), rec.rules
+	rec.group, rec.rules = to, make([]ruleRecord, len(to.Rules()))
+	rec.begun = true // nothing came due that the term's begin has not made up for, or the slots are others
+	for i, rule := range to.Rules() {
+		for k, was := range from {
+			// Like rules.Group.CopyState: the first of the same name and labels goes on as the first, and so on.
+			if left[k].selectors != nil && was.Name() == rule.Name() && labels.Equal(was.Labels(), rule.Labels()) {
+				rec.rules[i], left[k] = left[k], ruleRecord{}
+				break
+			}
+		}
+	}
+}
+
+// open tells whether there are series that may have ended unmarked.
+func (rec *record) open() bool {
+	return slices.ContainsFunc(rec.rules, func(r ruleRecord) bool { return len(r.series) > 0 })
 }
 
 // selectors find what a rule has recorded. Labels with templates are left out: they are expanded for each alert.
@@ -202,17 +238,19 @@ func slotOf(g *rules.Group, ms int64) (slot time.Time, ok bool) {
 	return at, false
 }
 
-// outageBefore tells whether nothing was evaluated for longer than a change of leader takes.
+// outageBefore tells whether nothing was evaluated for longer than a change of leader takes. The group with the shortest
+// interval tells how long that is: one with a long interval misses nothing in a long outage.
 func outageBefore(records map[string]*record, now time.Time) bool {
-	any := false
+	var newest time.Time
+	shortest := time.Duration(math.MaxInt64)
 	for _, rec := range records {
 		if rec == nil {
 			continue
 		}
-		if now.Sub(rec.newest) <= rec.interval+failoverTime {
-			return false
+		shortest = min(shortest, rec.interval)
+		if rec.newest.After(newest) {
+			newest = rec.newest
 		}
-		any = true
 	}
-	return any
+	return !newest.IsZero() && now.Sub(newest) > shortest+failoverTime
 }

@@ -20,10 +20,15 @@ func (t *term) resume(ctx context.Context, g *rules.Group, rec *record) {
 	start := time.Now()
 	for i, rule := range g.Rules() {
 		ar, ok := rule.(*rules.AlertingRule)
-		if !ok || len(rec.rules[i].alerts.alerts) == 0 {
+		if !ok {
 			continue
 		}
-		n, err := t.restoreAlerts(ctx, g, ar, rec.rules[i].alerts)
+		n, err := 0, error(nil)
+		for _, alerts := range rec.rules[i].alerts {
+			if n, err = t.restoreAlerts(ctx, g, ar, alerts); n > 0 || err != nil {
+				break
+			}
+		}
 		t.ruler.metrics.restored.Add(float64(n))
 		if err != nil && ctx.Err() == nil {
 			t.ruler.metrics.failures.Inc()
@@ -54,20 +59,34 @@ func (t *term) catchUp(ctx context.Context, g *rules.Group, rec *record, until t
 
 func (t *term) evaluateResumed(ctx context.Context, g *rules.Group, rec *record, ts time.Time) {
 	ctx = promql.NewOriginContext(ctx, map[string]any{"ruleGroup": map[string]string{"file": g.File(), "name": g.Name()}})
+	start := time.Now()
 	rules.DefaultEvalIterationFunc(ctx, g, ts)
-	if !rec.closed {
-		rec.closed = true
-		if err := t.closeSeries(ctx, g, rec, ts); err != nil && ctx.Err() == nil {
-			t.ruler.metrics.failures.Inc()
-			t.logger.Error("Series that ended with the last leader have no stale markers", "group", g.Name(), "file", g.File(), "err", err)
-		}
+	if err := t.closeSeries(ctx, g, rec, ts, start); err != nil && ctx.Err() == nil {
+		t.ruler.metrics.failures.Inc()
+		t.logger.Error("Series that ended with the last leader have no stale markers yet", "group", g.Name(), "file", g.File(), "err", err)
 	}
 	rec.last = ts
 }
 
-// closeSeries writes stale markers to the series that the last leader's last evaluation had and the first one of this
-// term, at ts, has not. A group knows only the series of its own evaluations.
-func (t *term) closeSeries(ctx context.Context, g *rules.Group, rec *record, ts time.Time) error {
+// closeSeries writes stale markers to the series that the last leader's evaluations had and the one at ts, which began at
+// start, has not. A group knows only the series of its own evaluations. Those of rules that failed, or that a stop came
+// before, stay for the next time.
+func (t *term) closeSeries(ctx context.Context, g *rules.Group, rec *record, ts, start time.Time) error {
+	unknown := map[string]bool{} // by name: rules of the same name have their series together
+	for _, rule := range g.Rules() {
+		if rule.Health() != rules.HealthGood || rule.GetEvaluationTimestamp().Before(start) {
+			unknown[rule.Name()] = true
+		}
+	}
+	var ready []*ruleRecord
+	for i, rule := range g.Rules() {
+		if r := &rec.rules[i]; len(r.series) > 0 && !unknown[rule.Name()] {
+			ready = append(ready, r)
+		}
+	}
+	if len(ready) == 0 {
+		return nil
+	}
 	last, now := timestamp.FromTime(rec.last.Add(-g.QueryOffset())), timestamp.FromTime(ts.Add(-g.QueryOffset()))
 	q, err := t.ruler.opts.Queryable.Querier(last+1, math.MaxInt64)
 	if err != nil {
@@ -75,12 +94,9 @@ func (t *term) closeSeries(ctx context.Context, g *rules.Group, rec *record, ts 
 	}
 	defer q.Close()
 	app := t.ruler.opts.Appendable.Appender(ctx)
-	for i, rule := range g.Rules() {
-		if len(rec.rules[i].series) == 0 || rule.Health() != rules.HealthGood {
-			continue
-		}
+	for _, r := range ready {
 		goesOn := map[string]bool{}
-		for _, s := range rec.rules[i].selectors {
+		for _, s := range r.selectors {
 			points, err := newestPoints(ctx, q, s)
 			if err != nil {
 				_ = app.Rollback()
@@ -90,12 +106,18 @@ func (t *term) closeSeries(ctx context.Context, g *rules.Group, rec *record, ts 
 				goesOn[p.labels.String()] = true
 			}
 		}
-		for _, ls := range rec.rules[i].series {
+		for _, ls := range r.series {
 			if !goesOn[ls.String()] {
 				// Refused only when there is a newer sample, and then the series has not ended.
 				_, _ = app.Append(0, ls, now, math.Float64frombits(value.StaleNaN))
 			}
 		}
 	}
-	return app.Commit()
+	if err := app.Commit(); err != nil {
+		return err
+	}
+	for _, r := range ready {
+		r.series = nil
+	}
+	return nil
 }

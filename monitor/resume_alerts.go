@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/prometheus/rules"
 )
 
-// alertRecord are the alerts of a rule after its newest evaluation that is recorded.
+// alertRecord are the alerts of a rule after an evaluation that is recorded.
 type alertRecord struct {
 	at     time.Time
 	alerts map[string]*recordedAlert // by the text of the labels
@@ -29,17 +29,34 @@ type recordedAlert struct {
 	held   time.Time     // the time of that evaluation; zero: not found
 }
 
-func newAlertRecord(g *rules.Group, rule *rules.AlertingRule, points []point) alertRecord {
-	r := alertRecord{alerts: map[string]*recordedAlert{}}
+// newAlertRecords returns that of the newest slot and that of the slot before it, as far as there are alerts. Another rule of
+// the same name may have made them: one of another group has other slots, and one before rule in its group was perhaps
+// evaluated once more.
+func newAlertRecords(g *rules.Group, rule *rules.AlertingRule, points []point) []alertRecord {
+	var newest time.Time
+	slots := false
 	for _, p := range points {
-		if at, _ := slotOf(g, p.t); p.labels.Get(model.MetricNameLabel) == alertsForState && !p.stale && at.After(r.at) {
-			r.at = at
+		if p.stale || p.labels.Get(model.MetricNameLabel) != alertsForState {
+			continue
+		}
+		if at, ok := slotOf(g, p.t); ok && !slots || ok == slots && at.After(newest) {
+			newest, slots = at, ok
 		}
 	}
+	var out []alertRecord
+	for _, at := range []time.Time{newest, newest.Add(-g.Interval())} {
+		if r := newAlertRecord(g, rule, points, at); len(r.alerts) > 0 {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func newAlertRecord(g *rules.Group, rule *rules.AlertingRule, points []point, at time.Time) alertRecord {
+	r := alertRecord{at: at, alerts: map[string]*recordedAlert{}}
 	firing := map[string]bool{}
 	for _, p := range points {
-		at, _ := slotOf(g, p.t)
-		if p.stale || !at.Equal(r.at) {
+		if slot, _ := slotOf(g, p.t); p.stale || !slot.Equal(at) {
 			continue
 		}
 		key := alertKey(rule, p.labels)

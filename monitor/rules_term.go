@@ -26,9 +26,11 @@ type term struct {
 	rules   *rules.Manager
 	running sync.WaitGroup
 
-	mu      sync.Mutex // protects the following
-	plan    *plan
-	resumed map[*rules.Group]*record // of groups that have not been evaluated in this term
+	mu   sync.Mutex // protects the following
+	plan *plan
+	// resumed is what was recorded of groups that have not been evaluated in this term or have series left to close, by
+	// their keys.
+	resumed map[string]*record
 }
 
 // newTerm starts the managers with p. What it reads before that is bounded by begin.
@@ -38,7 +40,7 @@ type term struct {
 // which is confirmed before each evaluation.
 func (r *Ruler) newTerm(ctx, begin context.Context, p *plan) (*term, error) {
 	t := &term{
-		ruler: r, ctx: ctx, logger: r.logger, plan: p, resumed: map[*rules.Group]*record{},
+		ruler: r, ctx: ctx, logger: r.logger, plan: p, resumed: map[string]*record{},
 		reg:     &termRegisterer{to: r.opts.Registerer},
 		commits: &commitFirst{Appendable: r.opts.Appendable, held: map[context.Context]func(){}},
 	}
@@ -106,11 +108,13 @@ func (t *term) start(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for _, g := range t.rules.RuleGroups() {
-		rec := records[rules.GroupKey(g.File(), g.Name())]
+		key := rules.GroupKey(g.File(), g.Name())
+		rec := records[key]
 		if rec == nil {
 			continue
 		}
-		t.resumed[g] = rec
+		rec.group = g
+		t.resumed[key] = rec
 		wg.Go(func() { t.resume(ctx, g, rec) })
 	}
 	wg.Wait()
@@ -158,17 +162,29 @@ func (t *term) evaluate(ctx context.Context, g *rules.Group, ts time.Time) {
 		t.logger.Warn("Rule group not evaluated", "group", g.Name(), "file", g.File(), "err", err)
 		return
 	}
+	key := rules.GroupKey(g.File(), g.Name())
 	t.mu.Lock()
-	rec := t.resumed[g]
-	delete(t.resumed, g)
+	rec := t.resumed[key]
 	t.mu.Unlock()
 	if rec == nil {
 		rules.DefaultEvalIterationFunc(ctx, g, ts)
 		return
 	}
-	t.catchUp(ctx, g, rec, ts.Add(-time.Nanosecond))
-	if rec.last.Before(ts) { // else the last leader's clock was ahead, and it has evaluated this slot
-		t.evaluateResumed(ctx, g, rec, ts)
+	if rec.group != g {
+		rec.move(g)
+	}
+	if !rec.begun {
+		rec.begun = true
+		t.catchUp(ctx, g, rec, ts.Add(-time.Nanosecond))
+	}
+	if !rec.last.Before(ts) {
+		return // the last leader's clock was ahead, and it has evaluated this slot
+	}
+	t.evaluateResumed(ctx, g, rec, ts)
+	if !rec.open() {
+		t.mu.Lock()
+		delete(t.resumed, key)
+		t.mu.Unlock()
 	}
 }
 
