@@ -162,7 +162,7 @@ func timeRange(from, to *timestamppb.Timestamp) (mint, maxt int64, err error) {
 	return mint, maxt, nil
 }
 
-// selectorOf refuses an empty list, which would mean everything, as the HTTP call does.
+// selectorOf refuses a list that would mean everything, as the HTTP call does.
 func selectorOf(matchers []*adminpb.LabelMatcher) ([]*labels.Matcher, error) {
 	if len(matchers) == 0 {
 		return nil, errors.New("no matchers provided")
@@ -177,11 +177,17 @@ func selectorOf(matchers []*adminpb.LabelMatcher) ([]*labels.Matcher, error) {
 		if !known {
 			return nil, errors.New("unknown matcher type")
 		}
+		if m.GetName() == "" { // a client that has lost what it meant would delete more than that
+			return nil, errors.New("matcher without a name")
+		}
 		matcher, err := labels.NewMatcher(typ, m.GetName(), m.GetValue())
 		if err != nil {
 			return nil, fmt.Errorf("bad regexp matcher: %w", err)
 		}
 		out = append(out, matcher)
+	}
+	if selectsAll(out) {
+		return nil, errors.New("at least one matcher must leave something out")
 	}
 	return out, nil
 }

@@ -195,6 +195,16 @@ func adminCases() map[string]adminCase {
 			&adminpb.SeriesDeleteRequest{Matchers: []*adminpb.LabelMatcher{{Type: 9, Name: "a", Value: "b"}}},
 			`{"matchers":[{"type":9,"name":"a","value":"b"}]}`, codes.InvalidArgument, 400, "unknown matcher type",
 		},
+		"no name": {
+			solo.State{},
+			&adminpb.SeriesDeleteRequest{Matchers: []*adminpb.LabelMatcher{{}}},
+			`{"matchers":[{}]}`, codes.InvalidArgument, 400, "matcher without a name",
+		},
+		"all series": {
+			solo.State{},
+			&adminpb.SeriesDeleteRequest{Matchers: []*adminpb.LabelMatcher{{Type: adminpb.LabelMatcher_RE, Name: "a", Value: ".*"}}},
+			`{"matchers":[{"type":"RE","name":"a","value":".*"}]}`, codes.InvalidArgument, 400, "at least one matcher must leave something out",
+		},
 		"no quorum":   {solo.State{ProposeErr: cluster.ErrNoLeader}, ok, okJSON, codes.Unavailable, 503, "no leader"},
 		"not ready":   {solo.State{ReadyErr: cluster.ErrNotReady}, ok, okJSON, codes.Unavailable, 503, ""},
 		"node hangs":  {solo.State{AwaitErr: fmt.Errorf("n2: %w", context.DeadlineExceeded)}, ok, okJSON, codes.DeadlineExceeded, 504, "n2"},

@@ -188,7 +188,7 @@ func New(cfg Config) (*API, error) {
 	})
 	a.registerFeatures()
 	a.prometheus = a.newPrometheusAPI()
-	a.handler = a.recoverPanics(traced(a.withGRPC(a.newGRPC(), a.routes())))
+	a.handler = a.recoverPanics(traced(a.multipartForms(a.withGRPC(a.newGRPC(), a.routes()))))
 	cfg.Cluster.HandlePeers(a.recoverPanics(a.peerHandler()))
 	return a, nil
 }

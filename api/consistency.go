@@ -47,7 +47,6 @@ const (
 	paramConsistency  = "consistency"
 
 	maxBarrierWait = 10 * time.Second
-	maxFormMemory  = 32 << 20 // of files in a form, as net/http has it
 )
 
 // appliedState is what a barrier waits for; *fsm.FSM has it.
@@ -131,7 +130,6 @@ func namedLevel(r *http.Request) string {
 	err := r.ParseForm()
 	r.Body = body
 	if err == nil {
-		_ = r.ParseMultipartForm(maxFormMemory) // mostly it is not one, and else handlers do not look at the error either
 		return r.FormValue(paramConsistency)
 	}
 	// A second ParseForm would find no fault any more, and the handler behind would answer what was half understood.

@@ -6,8 +6,13 @@ package api_test
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -48,4 +53,46 @@ func TestImportEndpoint(t *testing.T) {
 		require.Contains(t, a.text, tc.state.ImportErr.Error(), name)
 		require.Equal(t, tc.retry, a.header.Get("Retry-After"), name)
 	}
+}
+
+// fastListener makes a hundredth of each read deadline.
+type fastListener struct{ net.Listener }
+
+func (l fastListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return fastConn{c}, err
+}
+
+type fastConn struct{ net.Conn }
+
+func (c fastConn) SetReadDeadline(t time.Time) error {
+	if !t.IsZero() {
+		t = time.Now().Add(time.Until(t) / 100)
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+func TestImportOfASilentClientEnds(t *testing.T) {
+	const path = "/api/v1/admin/tsdb/import"
+	i := newInstance(t, nil)
+	i.Set(solo.State{ImportIndex: 7})
+	server := httptest.NewUnstartedServer(i.handler)
+	server.Listener = fastListener{server.Listener}
+	server.Start()
+	t.Cleanup(server.Close)
+	body, sender := io.Pipe()
+	never := time.AfterFunc(45*time.Second, func() { _ = sender.CloseWithError(errors.New("the server waits for ever")) })
+	t.Cleanup(func() { never.Stop(); _ = sender.Close() })
+	go func() { _, _ = sender.Write([]byte("blo")) }()
+	res, err := server.Client().Post(server.URL+path, "", body)
+	require.NoError(t, err)
+	text, err := io.ReadAll(res.Body)
+	require.NoError(t, errors.Join(err, res.Body.Close()))
+	require.Equal(t, 503, res.StatusCode)
+	require.Contains(t, string(text), "timeout")
+
+	res, err = server.Client().Post(server.URL+path, "", strings.NewReader("blocks"))
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, 200, res.StatusCode)
 }

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -34,12 +36,34 @@ func (a *API) parseDelete(r *http.Request) (selectors [][]*labels.Matcher, mint,
 		if err != nil {
 			return nil, 0, 0, fmt.Errorf("invalid parameter %q: %w", "match[]", err)
 		}
-		if len(matchers) == 0 { // {}, which would mean everything, is what a script makes of an empty variable
+		if selectsAll(matchers) {
 			return nil, 0, 0, errors.New("match[] must contain at least one non-empty matcher")
 		}
 		selectors = append(selectors, matchers)
 	}
 	return selectors, timestamp.FromTime(start), timestamp.FromTime(end), nil
+}
+
+// selectsAll tells a selector that leaves nothing out, such as {} or {job=~".*"}: it is what a script makes of an empty
+// variable. Who means it says {__name__=~".+"}.
+func selectsAll(matchers []*labels.Matcher) bool {
+	return !slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !matchesAll(m) })
+}
+
+// matchesAll asks a regular expression about the empty string and a long one of each character.
+func matchesAll(m *labels.Matcher) bool {
+	if m.Name == "" { // which is no label
+		return m.Matches("")
+	}
+	if m.Type != labels.MatchRegexp || !m.Matches("") {
+		return false
+	}
+	for c := range rune(0x100) {
+		if !m.Matches(strings.Repeat(string(c), 1000)) {
+			return false
+		}
+	}
+	return true
 }
 
 func timeParam(r *http.Request, name string, otherwise time.Time) (time.Time, error) {

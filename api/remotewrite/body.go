@@ -48,7 +48,7 @@ func (h *Handler) read(req *request, r *http.Request) ([]byte, error) {
 	if r.ContentLength > 0 {
 		req.compressed.Grow(int(min(r.ContentLength, keepBuffer/4)) + bytes.MinRead)
 	}
-	n, err := req.compressed.ReadFrom(io.LimitReader(r.Body, int64(limit)+1))
+	n, err := req.compressed.ReadFrom(io.LimitReader(meter{h, req, r.Body}, int64(limit)+1))
 	if err != nil {
 		return nil, fmt.Errorf("read body: %w", err)
 	}
@@ -62,9 +62,8 @@ func (h *Handler) read(req *request, r *http.Request) ([]byte, error) {
 	if size > limit {
 		return nil, fmt.Errorf("%w: decoded size of %d bytes exceeds the limit of %d", ErrTooLarge, size, limit)
 	}
-	req.held = n + int64(size)
-	if h.inFlight.Add(req.held) > h.cfg.MaxInFlightBytes {
-		return nil, ErrBusy
+	if err := h.take(req, size); err != nil {
+		return nil, err
 	}
 	body, err := snappy.Decode(req.decoded[:cap(req.decoded)], req.compressed.Bytes())
 	if err != nil {

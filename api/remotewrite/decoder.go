@@ -33,6 +33,9 @@ type decoder struct {
 
 	typeAndUnit bool // of v2 series become labels
 
+	take   func(bytes int) error // counts memory as in flight; nil: nobody counts
+	credit int                   // bytes that are taken and not spent
+
 	refused  refusals
 	disputed bool // there was a sample between sure and never
 
@@ -60,15 +63,21 @@ func (d *decoder) reset(s sink, sure, never int64, maxLabel int) {
 
 // release drops what points into the body of the request, and buffers that an unusual request has blown up.
 func (d *decoder) release() {
-	const keep = 64 << 10
-	clear(d.symbols)
-	clear(d.series)
-	clear(d.parts[:cap(d.parts)])
-	d.symbols, d.series, d.sink = d.symbols[:0], d.series[:0], nil
+	d.parts = d.parts[:cap(d.parts)]
+	d.key, d.refs, d.told = emptied(d.key), emptied(d.refs), emptied(d.told)
+	d.parts, d.symbols, d.series = emptied(d.parts), emptied(d.symbols), emptied(d.series)
 	d.builder.Reset()
-	if cap(d.key) > keep {
-		d.key = nil
+	d.sink, d.credit = nil, 0
+}
+
+// emptied is the buffer b for the next request, without what it holds, or none if it has grown too large to be kept.
+func emptied[T any](b []T) []T {
+	const keep = 64 << 10
+	if cap(b) > keep {
+		return nil
 	}
+	clear(b)
+	return b[:0]
 }
 
 // enter makes the series with this key current. It returns false, and has noted why, if the series is refused;
@@ -80,6 +89,10 @@ func (d *decoder) enter(key []byte, n int) (bool, error) {
 	}
 	if d.sink.SeriesByKey(key) {
 		return true, nil
+	}
+	// The labels and the key are kept until the commit. In version 2 they are longer than the references to them.
+	if err := d.spend(2 * len(key)); err != nil {
+		return false, err
 	}
 	ls, err := d.labels(key)
 	if err != nil {

@@ -20,3 +20,8 @@ func (d *Decoder) Decode(s Sink, v2 bool, body []byte, maxTime int64, maxLabel i
 	err := d.d.v1(body)
 	return d.d.refused.counts, err
 }
+
+// Kept is about how many bytes the buffers between two requests have.
+func (d *Decoder) Kept() int {
+	return cap(d.d.key) + 4*cap(d.d.refs) + 12*cap(d.d.told) + 24*(cap(d.d.symbols)+cap(d.d.series)) + 32*cap(d.d.parts)
+}

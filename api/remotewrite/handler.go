@@ -39,8 +39,8 @@ type Config struct {
 	// MaxBodyBytes bounds a request, compressed and decoded. Default 32 MiB, as Prometheus. Too low, and senders
 	// with large shards get 413, which they do not retry; too high, and one request can take that much memory.
 	MaxBodyBytes int
-	// MaxInFlightBytes bounds the memory of all requests that are being decoded or committed; what comes on top gets
-	// 503. Default 16 times MaxBodyBytes.
+	// MaxInFlightBytes bounds the memory of all requests that are being read, decoded or committed; what comes on top
+	// gets 503, and 413 if one request takes more than that alone. Default 16 times MaxBodyBytes.
 	MaxInFlightBytes int64
 	// MaxLabelBytes bounds names and values of one series together, as they stand on the wire. Default 1 MiB.
 	MaxLabelBytes int
@@ -90,7 +90,11 @@ func New(cfg Config) *Handler {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{cfg: cfg, metrics: newMetrics(cfg.Registerer)}
-	h.requests.New = func() any { return &request{decoder: decoder{typeAndUnit: cfg.TypeAndUnitLabels}} }
+	h.requests.New = func() any {
+		req := &request{decoder: decoder{typeAndUnit: cfg.TypeAndUnitLabels}}
+		req.decoder.take = func(n int) error { return h.take(req, n) }
+		return req
+	}
 	return h
 }
 

@@ -175,14 +175,6 @@ func TestBodyLimits(t *testing.T) {
 	}
 }
 
-func TestInFlightLimit(t *testing.T) {
-	r := newReceiver(t, func(c *remotewrite.Config) { c.MaxInFlightBytes = 10 })
-	a := r.v1(t, series("a", at(0, 1)))
-	require.Equal(t, 503, a.code)
-	require.Equal(t, "1", a.header.Get("Retry-After"))
-	require.Empty(t, r.dump(t))
-}
-
 func TestCommitFailureIsRetryable(t *testing.T) {
 	r := newReceiver(t, nil)
 	r.Set(solo.State{ProposeErr: errors.New("no leader")})

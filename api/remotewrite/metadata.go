@@ -25,8 +25,12 @@ func (d *decoder) metadataV1(b []byte) error {
 	if err := m.Unmarshal(b); err != nil {
 		return fmt.Errorf("%w: metadata: %w", ErrMalformed, err)
 	}
-	if m.MetricFamilyName == "" || len(m.MetricFamilyName)+len(m.Help)+len(m.Unit) > maxMetadataBytes {
+	size := len(m.MetricFamilyName) + len(m.Help) + len(m.Unit)
+	if m.MetricFamilyName == "" || size > maxMetadataBytes {
 		return nil
+	}
+	if err := d.spend(itemCost + size); err != nil {
+		return err
 	}
 	d.sink.Metadata(strings.ToValidUTF8(m.MetricFamilyName, "\uFFFD"), metadata.Metadata{
 		Type: metricType(int32(m.Type)),
@@ -105,18 +109,22 @@ func (d *decoder) describe(m metadataV2) error {
 }
 
 // metadataV2 hands the metadata of the series in d.refs over, once a request for each family.
-func (d *decoder) metadataV2(m metadataV2) {
+func (d *decoder) metadataV2(m metadataV2) error {
 	if m == (metadataV2{}) {
-		return
+		return nil
 	}
 	ref, ok := d.metricName()
 	if !ok || d.told[ref] == m {
-		return
+		return nil
 	}
 	d.told[ref] = m
 	name, help, unit := d.symbols[ref], d.symbols[m.help], d.symbols[m.unit]
-	if len(name)+len(help)+len(unit) > maxMetadataBytes {
-		return
+	size := len(name) + len(help) + len(unit)
+	if size > maxMetadataBytes {
+		return nil
+	}
+	if err := d.spend(itemCost + size); err != nil {
+		return err
 	}
 	t := metricType(m.typ)
 	d.sink.Metadata(family(string(name), t), metadata.Metadata{
@@ -124,6 +132,7 @@ func (d *decoder) metadataV2(m metadataV2) {
 		Help: strings.ToValidUTF8(string(help), "\uFFFD"),
 		Unit: strings.ToValidUTF8(string(unit), "\uFFFD"),
 	})
+	return nil
 }
 
 // metricType maps the enum, which is the same in both versions.

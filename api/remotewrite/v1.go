@@ -45,6 +45,9 @@ func (d *decoder) seriesV1(b []byte) error {
 	if len(d.parts) == 0 {
 		return checkLabels(key) // brings nothing, which is no error in version 1
 	}
+	if err := d.spend(itemCost); err != nil {
+		return err
+	}
 	ok, err := d.enter(key, samples)
 	if err != nil {
 		return err
@@ -90,6 +93,16 @@ func (d *decoder) collectParts(b []byte) (samples int, moreLabels bool, err erro
 		if c.num == 1 {
 			moreLabels = true
 			continue
+		}
+		cost := itemCost
+		switch c.num {
+		case 3:
+			cost += exemplarTimes * len(c.raw)
+		case 4:
+			cost += histogramTimes * len(c.raw)
+		}
+		if err := d.spend(cost); err != nil {
+			return 0, false, err
 		}
 		d.parts = append(d.parts, part{c.num, c.raw})
 		if c.num != 3 {

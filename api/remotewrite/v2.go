@@ -15,6 +15,11 @@ import (
 func (d *decoder) v2(body []byte) error {
 	c := cursor{rest: body}
 	for c.next() {
+		if c.num == 4 || c.num == 5 {
+			if err := d.spend(itemCost); err != nil {
+				return err
+			}
+		}
 		switch {
 		case c.num == 4 && c.want(protowire.BytesType):
 			d.symbols = append(d.symbols, c.raw)
@@ -86,7 +91,7 @@ func (d *decoder) enterV2(samples int, m metadataV2) (bool, error) {
 	}
 	ok, err := d.enter(d.key, samples)
 	if ok && err == nil {
-		d.metadataV2(m)
+		err = d.metadataV2(m)
 	}
 	return ok, err
 }
@@ -97,6 +102,9 @@ func (d *decoder) collectPartsV2(b []byte) (samples int, m metadataV2, err error
 	c := cursor{rest: b}
 	for c.next() {
 		if c.num == 1 && c.typ == protowire.VarintType {
+			if err := d.spend(refCost); err != nil {
+				return 0, m, err
+			}
 			d.refs = append(d.refs, uint32(c.val))
 			continue
 		}
@@ -105,11 +113,13 @@ func (d *decoder) collectPartsV2(b []byte) (samples int, m metadataV2, err error
 		}
 		switch c.num {
 		case 1:
-			d.refs, err = unpack(d.refs, c.raw)
+			if err = d.spend(refCost * len(c.raw)); err == nil {
+				d.refs, err = unpack(d.refs, c.raw)
+			}
 		case 5:
 			err = m.merge(c.raw)
 		default:
-			d.parts = append(d.parts, part{c.num, c.raw})
+			err = d.partV2(c.num, c.raw)
 			if c.num != 4 {
 				samples++
 			}
@@ -119,6 +129,22 @@ func (d *decoder) collectPartsV2(b []byte) (samples int, m metadataV2, err error
 		}
 	}
 	return samples, m, c.err
+}
+
+// partV2 notes a sample, a histogram or an exemplar.
+func (d *decoder) partV2(num protowire.Number, raw []byte) error {
+	cost := itemCost
+	switch num {
+	case 3:
+		cost += histogramTimes * len(raw)
+	case 4:
+		cost += exemplarTimes * len(raw)
+	}
+	if err := d.spend(cost); err != nil {
+		return err
+	}
+	d.parts = append(d.parts, part{num, raw})
+	return nil
 }
 
 // unpack appends the packed varints in b to refs. References of one and two bytes, up to 16383, are what there is.
