@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/deucaliondb/deucalion/fsm"
 )
 
 // errChanging: the leader makes one change of the members at a time, so that what it has checked still holds.
@@ -41,7 +43,14 @@ func (n *Node) removeHere(ctx context.Context, r changeRequest) (reply changeRep
 		return reply, errChanging
 	}
 	defer n.changing.Unlock()
-	if err := n.mayRemove(ctx, r.ID); err != nil {
+	err = n.mayRemove(ctx, r.ID)
+	if errors.Is(err, ErrUnknownNode) {
+		// An earlier try may have put its removal into the log, and then it is a member until that is committed.
+		if e := n.change(ctx, n.raft.Apply(fsm.EncodeNoop(), changeTimeout)); e != nil {
+			err = fmt.Errorf("commit that node %s is no member: %w", r.ID, e)
+		}
+	}
+	if err != nil {
 		n.logger.Info("A node is not removed", "id", r.ID, "asked_on", r.By, "err", err)
 		return reply, err
 	}

@@ -111,6 +111,41 @@ func TestRemovePeerNeverBelowTheQuorum(t *testing.T) {
 	leader.mustWrite(5)
 }
 
+// The other voter left hears the leader and takes no entries, so the removal is in the leader's log only: it is not done.
+func TestRemovePeerIsNotDoneBeforeItIsCommitted(t *testing.T) {
+	t.Parallel()
+	nodes, free := startWithDisks(t)
+	leader, rest := leaderOf(t, nodes)
+	gone, full := rest[0], rest[1]
+	leader.mustWrite(0)
+	gone.crash()
+	leader.eventually("it is known to be dead", func() bool {
+		for _, s := range leader.Nodes(t.Context()) {
+			if s.ID == gone.ID() {
+				return !s.Alive && s.Role == cluster.RoleUnreachable
+			}
+		}
+		return false
+	})
+	free[full.ID()].Store(minFree / 4)
+	full.waitDisk("critical")
+	var err error
+	leader.eventually("it may be removed", func() bool {
+		_, err = leader.RemovePeer(t.Context(), gone.ID())
+		return !errors.Is(err, cluster.ErrRefused)
+	})
+	require.ErrorIs(t, err, cluster.ErrNoLeader)
+	_, member := full.voting(gone.ID())
+	require.True(t, member)
+
+	free[full.ID()].Store(10 * minFree)
+	leader.eventually("it is removed", func() bool {
+		_, err := full.RemovePeer(t.Context(), gone.ID())
+		return err == nil || errors.Is(err, cluster.ErrUnknownNode)
+	})
+	waitGone(t, nodes, gone.ID())
+}
+
 // A dead node is removed through a follower; the others go on as two. It stays out while it is dead, and comes back with
 // what it had.
 func TestRemovedPeerComesBackWithItsData(t *testing.T) {
