@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 // compareDigests fills in the verdict. Each part, the tables and every range, is compared on its own, and the majority
 // of those that have a hash is right.
 func compareDigests(r *DigestReport) {
+	r.keepOneIndex()
 	differs := map[string]bool{}
 	for part := -1; part < len(r.Ranges); part++ {
 		for _, id := range r.minority(part) {
@@ -36,6 +38,26 @@ func compareDigests(r *DigestReport) {
 	slices.Sort(r.Differing)
 	if len(r.Differing) > 0 {
 		r.Result = DigestMismatch
+	}
+}
+
+// keepOneIndex leaves out what was hashed at another index: after a lost answer the entry is in the log twice, and a member
+// that passed over the first one has hashed at the second.
+func (r *DigestReport) keepOneIndex() {
+	first := uint64(math.MaxUint64)
+	for _, d := range r.Nodes {
+		if d.hash(-1) != "" {
+			first = min(first, d.Result.Index)
+		}
+	}
+	if first == math.MaxUint64 {
+		return
+	}
+	r.Index = first
+	for i := range r.Nodes {
+		if d := &r.Nodes[i]; d.hash(-1) != "" && d.Result.Index != first {
+			d.Missing, d.Result = errDigestSkipped.Error(), nil
+		}
 	}
 }
 

@@ -70,6 +70,41 @@ func TestCompareDigests(t *testing.T) {
 	require.Equal(t, DigestMismatch, r.Result, "the count is part of it")
 }
 
+// A member that has hashed at another index than the others says nothing of them, nor they of it.
+func TestCompareDigestsOfOneIndex(t *testing.T) {
+	for _, tc := range []struct {
+		indexes []uint64
+		nodes   string
+		index   uint64
+		want    string
+		missing string
+	}{
+		{[]uint64{7, 9, 7}, "s S s", 7, "incomplete []", "b"},
+		{[]uint64{7, 7, 7}, "s s S", 7, "mismatch [c]", ""},
+		{[]uint64{9, 9, 7}, "S S s", 7, "incomplete []", "ab"},
+		{[]uint64{9, 9, 9}, "s s s", 9, "equal []", ""}, // all have passed over the first one
+		{[]uint64{9, 7, 9}, "s busy s", 9, "incomplete []", ""},
+		{[]uint64{7, 9, 7}, "s broken s", 7, "error []", ""},
+	} {
+		r := reportOf(nil, strings.Fields(tc.nodes)...)
+		r.Index = 9
+		for i := range r.Nodes {
+			r.Nodes[i].Result.Index = tc.indexes[i]
+		}
+		compareDigests(r)
+		require.Equal(t, tc.want, r.Result+" "+fmt.Sprint(append([]string{}, r.Differing...)), "%+v", tc)
+		require.Equal(t, tc.index, r.Index, "%+v", tc)
+		var missing string
+		for _, d := range r.Nodes {
+			if d.Result == nil {
+				missing += d.ID
+				require.Equal(t, errDigestSkipped.Error(), d.Missing)
+			}
+		}
+		require.Equal(t, tc.missing, missing, "%+v", tc)
+	}
+}
+
 // A finding stays until its range is compared again and found equal.
 func TestFindings(t *testing.T) {
 	day, hour, later := fsm.TimeRange{Mint: 0, Maxt: 99}, fsm.TimeRange{Mint: 10, Maxt: 19}, fsm.TimeRange{Mint: 100, Maxt: 199}
