@@ -77,6 +77,27 @@ func TestDiskOneNodeLow(t *testing.T) {
 	require.Equal(t, 0.0, leader.metric("deucalion_storage_disk_low"))
 }
 
+// A voter that takes no entries would hold up every commit as soon as another one fails.
+func TestMemberWithoutRoomIsNotPromoted(t *testing.T) {
+	t.Parallel()
+	nodes, free := startWithDisks(t)
+	leader, rest := leaderOf(t, nodes)
+	n := rest[0]
+	for _, level := range []struct {
+		name string
+		free int64
+		want bool
+	}{{"", 10 * minFree, true}, {"critical", minFree / 4, false}, {"", 10 * minFree, true}} {
+		free[n.ID()].Store(level.free)
+		n.waitDisk(level.name)
+		if !level.want {
+			require.False(t, leader.CaughtUp(t.Context(), n.ID()))
+			continue
+		}
+		leader.eventually("it may be promoted", func() bool { return leader.CaughtUp(t.Context(), n.ID()) })
+	}
+}
+
 // A node does not begin to replay its log when there is no room for that.
 func TestDiskTooFullToStart(t *testing.T) {
 	free := int64(minFree/8 - 1)

@@ -118,6 +118,11 @@ func (n *Node) Promise(from string, group []string, form bool) error {
 // DiskSpare tells whether this node takes no entries because others have room.
 func (n *Node) DiskSpare() bool { return n.disk.spare.Load() }
 
+// CaughtUp tells whether node id, had it no vote, could have one by what it says now.
+func (n *Node) CaughtUp(ctx context.Context, id string) bool {
+	return n.caughtUp(ctx, id, map[string]int{id: promoteChecks})
+}
+
 // SetFree makes a node that is started with c believe in free bytes on its disk.
 func (c *Config) SetFree(free func() int64) {
 	c.statfs = func(string) (int64, error) { return free(), nil }

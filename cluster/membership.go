@@ -111,7 +111,8 @@ func (n *Node) caughtUp(ctx context.Context, id string, good map[string]int) boo
 	ctx, cancel := context.WithTimeout(ctx, membersEvery)
 	defer cancel()
 	r, err := n.report(ctx, id)
-	if err != nil || r.Err != "" || r.Recovering != "" || r.AppliedIndex == 0 || r.AppliedIndex+promoteLag < n.raft.CommitIndex() {
+	unfit := err != nil || r.Err != "" || r.Recovering != "" || r.Disk == diskCritical.String() // which takes no entry
+	if unfit || r.AppliedIndex == 0 || r.AppliedIndex+promoteLag < n.raft.CommitIndex() {
 		delete(good, id)
 		return false
 	}
