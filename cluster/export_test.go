@@ -6,6 +6,7 @@ package cluster
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -128,8 +129,14 @@ func (c *Config) SetFree(free func() int64) {
 	c.statfs = func(string) (int64, error) { return free(), nil }
 }
 
-// TidyImports removes what no log needs any more.
-func (n *Node) TidyImports() { n.imports.tidyOnce(importKeep) }
+// TidyImports removes what no log needs any more. Files that another member has just fetched count as never fetched.
+func (n *Node) TidyImports() { n.imports.tidyOnce(importKeep, 0) }
+
+// TidyImportsInUse is TidyImports as it is outside of tests.
+func (n *Node) TidyImportsInUse() { n.imports.tidyOnce(importKeep, importGrace) }
+
+// ServeImport answers another member that wants a file of an import.
+func (n *Node) ServeImport(w http.ResponseWriter, r *http.Request) { n.imports.serve(w, r) }
 
 // ConfiguredAddress is where this node would look for node id if gossip had never told of it.
 func (n *Node) ConfiguredAddress(id string) string {

@@ -23,7 +23,7 @@ import (
 // them, the other members fetch them from it (import_fetch.go), and when enough have them on disk, one entry that
 // lists the files makes all members install them, at one index. A member that has not got them by then, because it was
 // down or replays its log, fetches them from any other before it goes on; so each keeps the files for as long as its
-// log may hold the entry (import_tidy.go). They cost no room meanwhile, for the installed blocks are links to them.
+// log may hold the entry (import_ensure.go). They cost no room meanwhile, for the installed blocks are links to them.
 //
 //	<Dir>/imports/<id>/<ULID>/...   the blocks
 //	<Dir>/imports/<id>/list         all files are here and on disk: the import as JSON
@@ -75,12 +75,13 @@ type imports struct {
 	own     string                  // the import that this node was given
 	fetches map[string]*importFetch // by import id
 	used    map[string]time.Time    // when an import's directory was last asked for, or first seen
+	served  map[string]*importServed
 }
 
 func newImports(n *Node) (*imports, error) {
 	m := &imports{
 		node: n, dir: filepath.Join(n.cfg.Dir, importsName), logger: n.logger, metrics: n.metrics,
-		fetches: make(map[string]*importFetch), used: make(map[string]time.Time),
+		fetches: make(map[string]*importFetch), used: make(map[string]time.Time), served: make(map[string]*importServed),
 	}
 	if err := os.MkdirAll(m.dir, 0o755); err != nil {
 		return nil, err

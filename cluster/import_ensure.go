@@ -20,7 +20,10 @@ const (
 	// importKeep is how long the files of an import stay that this node has not met in its log. The proposal of such
 	// a one has long failed.
 	importKeep = time.Hour
-	importTidy = time.Minute
+	// importGrace is how long they stay after another member has fetched one of them, which may want the next: the state
+	// machine of a member that finds them nowhere stops.
+	importGrace = 10 * time.Minute
+	importTidy  = time.Minute
 )
 
 var errNoImport = errors.New("no member has its files any more")
@@ -99,10 +102,10 @@ func (m *imports) marked(id string) (index uint64, ok bool) {
 
 // tidy removes what no log needs any more.
 func (m *imports) tidy(ctx context.Context) {
-	tick(ctx, importTidy, func() { m.tidyOnce(importKeep) })
+	tick(ctx, importTidy, func() { m.tidyOnce(importKeep, importGrace) })
 }
 
-func (m *imports) tidyOnce(keep time.Duration) {
+func (m *imports) tidyOnce(keep, grace time.Duration) {
 	es, err := os.ReadDir(m.dir)
 	if err != nil {
 		m.logger.Error("Cannot look at the files of imports", "err", err)
@@ -110,13 +113,14 @@ func (m *imports) tidyOnce(keep time.Duration) {
 	}
 	for _, e := range es {
 		id := e.Name()
-		if strings.HasSuffix(id, uploadSuffix) || !m.obsolete(id, keep) {
+		if strings.HasSuffix(id, uploadSuffix) || !m.obsolete(id, keep, grace) {
 			continue
 		}
 		m.logger.Info("Removing the files of an import", "id", id)
 		m.drop(id)
 		m.mu.Lock()
 		delete(m.used, id)
+		delete(m.served, id)
 		m.mu.Unlock()
 	}
 }
@@ -130,13 +134,16 @@ func (m *imports) allApplied() bool {
 }
 
 // obsolete tells whether the files of an import are of no use any more.
-func (m *imports) obsolete(id string, keep time.Duration) bool {
+func (m *imports) obsolete(id string, keep, grace time.Duration) bool {
 	m.mu.Lock()
 	used, known := m.used[id]
 	if !known {
 		m.used[id] = time.Now()
 	}
 	busy := m.fetches[id] != nil || m.own == id
+	if s := m.served[id]; s != nil && (s.active > 0 || time.Since(s.last) < grace) {
+		busy = true
+	}
 	m.mu.Unlock()
 	if busy {
 		return false

@@ -206,6 +206,31 @@ func (m *imports) fetchFile(ctx context.Context, id, from string, b storage.Bloc
 	}.download(ctx, name)
 }
 
+// importServed tells of transfers of an import's files to other members.
+type importServed struct {
+	active int
+	last   time.Time // when one began or ended
+}
+
+// serving keeps an import from being tidied away, until importGrace after done is called.
+func (m *imports) serving(id string) (done func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.served[id]
+	if s == nil {
+		s = &importServed{}
+		m.served[id] = s
+	}
+	s.active++
+	s.last = time.Now()
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		s.active--
+		s.last = time.Now()
+	}
+}
+
 // serve answers rpcImportFile: a file of an import that is all here.
 func (m *imports) serve(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
@@ -234,6 +259,7 @@ func (m *imports) serve(w http.ResponseWriter, r *http.Request) {
 				continue
 			}
 			m.touch(id)
+			defer m.serving(id)()
 			if _, err := m.node.source.serveFile(w, r, filepath.Join(m.path(id), filepath.FromSlash(rel)), offset, f.Size); err != nil {
 				panic(http.ErrAbortHandler) // the body is short, and the other node shall know at once
 			}

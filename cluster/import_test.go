@@ -177,32 +177,6 @@ func TestImportMissed(t *testing.T) {
 	require.Len(t, rest[1].importDirs(), 1)
 }
 
-// The files go when no log has the entry any more.
-func TestImportTidied(t *testing.T) {
-	t.Parallel()
-	nodes := startCluster(t, func(c *cluster.Config) { c.TrailingLogBytes, c.LogSegmentBytes = 1, 64<<10 })
-	waitLevel(t, nodes)
-	leader, _ := leaderOf(t, nodes)
-	r := leader.take(blockOf(t, 0, 30))
-	for _, n := range nodes {
-		n.TidyImports()
-		require.Len(t, n.importDirs(), 1, n.ID())
-	}
-	leader.age()
-	for _, n := range nodes {
-		n.eventually("a shorter log", func() bool {
-			_ = n.Snapshot(t.Context())
-			return n.FirstLogIndex() > r.Index
-		})
-		n.TidyImports()
-		require.Empty(t, n.importDirs(), n.ID())
-		require.Equal(t, 30, n.count())
-	}
-	leader.crash()
-	leader.start()
-	leader.waitCount(30)
-}
-
 // What is not a sound block changes nothing.
 func TestImportRefuses(t *testing.T) {
 	n := startNode(t, cluster.Config{NodeID: "n0"})
