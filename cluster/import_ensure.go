@@ -32,7 +32,7 @@ var errNoImport = errors.New("no member has its files any more")
 func (m *imports) Ensure(ctx context.Context, index uint64, x fsm.Import) (string, error) {
 	m.touch(x.ID)
 	if m.here(x) {
-		return m.path(x.ID), m.mark(x.ID, index)
+		return m.path(x.ID), m.mark(ctx, x.ID, index)
 	}
 	m.metrics.importWaiting.Set(1)
 	defer m.metrics.importWaiting.Set(0)
@@ -44,7 +44,7 @@ func (m *imports) Ensure(ctx context.Context, index uint64, x fsm.Import) (strin
 		err := m.fetchHere(ctx, x)
 		if err == nil {
 			m.logger.Info("The blocks of the import are here, going on", "id", x.ID, "index", index)
-			return m.path(x.ID), m.mark(x.ID, index)
+			return m.path(x.ID), m.mark(ctx, x.ID, index)
 		}
 		if ctx.Err() != nil || m.node.ctx.Err() != nil {
 			return "", errors.Join(err, ErrStopped)
@@ -83,12 +83,22 @@ func (m *imports) fetchHere(ctx context.Context, x fsm.Import) error {
 	}
 }
 
-// mark notes at which index an import is.
-func (m *imports) mark(id string, index uint64) error {
+// mark notes at which index an import is. On a full disk it waits for room.
+func (m *imports) mark(ctx context.Context, id string, index uint64) error {
 	if had, ok := m.marked(id); ok && had == index {
 		return nil
 	}
-	return writeFileDurably(filepath.Join(m.path(id), importIndex), strconv.AppendUint(nil, index, 10))
+	for wait := fetchRetryMin; ; wait = min(2*wait, fetchRetryMax) {
+		err := writeFileDurably(filepath.Join(m.path(id), importIndex), strconv.AppendUint(nil, index, 10))
+		if !isFull(err) {
+			return err
+		}
+		if ctx.Err() != nil || m.node.ctx.Err() != nil {
+			return errors.Join(err, ErrStopped)
+		}
+		m.logger.Error("An import waits for room on the disk", "id", id, "index", index, "err", err, "wait", wait)
+		sleep(m.node.ctx, wait)
+	}
 }
 
 func (m *imports) marked(id string) (index uint64, ok bool) {
