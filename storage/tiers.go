@@ -67,13 +67,16 @@ func releaseTiers(ts []tier) {
 	}
 }
 
-// openTiers opens a querier on each tier that may have samples in the range.
-func (s *Store) openTiers(mint, maxt int64) ([]tier, []storage.Querier, error) {
+// openTiers opens a querier on each tier that may have samples in the range, and
+// returns the start of the range, clamped by retention: the cutoff and the tiers
+// are those of one moment.
+func (s *Store) openTiers(mint, maxt int64) (int64, []tier, []storage.Querier, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return nil, nil, ErrClosed
+		return 0, nil, nil, ErrClosed
 	}
+	mint = max(mint, s.cutoff.Load())
 	ts := s.tiersLocked(mint, maxt)
 	qs := make([]storage.Querier, 0, len(ts))
 	for _, t := range ts {
@@ -83,11 +86,11 @@ func (s *Store) openTiers(mint, maxt int64) ([]tier, []storage.Querier, error) {
 				_ = q.Close()
 			}
 			releaseTiers(ts)
-			return nil, nil, err
+			return 0, nil, nil, err
 		}
 		qs = append(qs, q)
 	}
-	return ts, qs, nil
+	return mint, ts, qs, nil
 }
 
 // StartTime is the smallest timestamp of all tiers in milliseconds, or the
