@@ -6,6 +6,7 @@ package storage
 import (
 	"math"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
@@ -14,6 +15,7 @@ import (
 // tier is one source of a query: a memtable or a block.
 type tier struct {
 	r          tsdb.BlockReader
+	id         ulid.ULID // of a block; a delete may be writing its meta
 	m          *memtable // nil for a block
 	mint, maxt int64     // closed bounds of its samples
 	stones     bool      // it may hold deleted samples
@@ -31,7 +33,7 @@ func (s *Store) tiersLocked(mint, maxt int64) []tier {
 	var ts []tier
 	for _, b := range s.blocks {
 		if b.MinTime() <= maxt && mint < b.MaxTime() {
-			ts = append(ts, tier{r: b.Block, mint: b.MinTime(), maxt: b.MaxTime() - 1, stones: b.tombstoned()})
+			ts = append(ts, tier{r: b.Block, id: b.files.ULID, mint: b.MinTime(), maxt: b.MaxTime() - 1, stones: b.tombstoned()})
 		}
 	}
 	for _, m := range s.frozen {
