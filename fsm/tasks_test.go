@@ -182,6 +182,22 @@ func TestMadeSnapshotsAreBounded(t *testing.T) {
 	require.True(t, m.has("new"))
 }
 
+// The applier asks for a name while another one is noted: it does not wait for the disk.
+func TestNotingASnapshotHoldsNobodyUp(t *testing.T) {
+	m := openMade(t.TempDir())
+	m.mu.Lock() // as has does
+	done := make(chan error, 1)
+	go func() { done <- m.add("a") }()
+	noted := assert.Eventually(t, func() bool {
+		b, err := os.ReadFile(m.path)
+		return err == nil && string(b) == "a\n"
+	}, deadline, time.Millisecond, "it is written with the lock that the applier takes")
+	m.mu.Unlock()
+	require.NoError(t, <-done)
+	require.True(t, noted)
+	require.True(t, m.has("a"))
+}
+
 // What a crash has left of a user snapshot would hold the room of blocks that are merged away.
 func TestUnfinishedUserSnapshot(t *testing.T) {
 	dir := t.TempDir()
