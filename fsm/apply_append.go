@@ -263,8 +263,12 @@ func (a *appending) store(s *series, lastT int64, x storage.Sample) error {
 	if err := a.app.Append(&s.ref, s.labels, x); err != nil {
 		return err
 	}
-	if x.T <= lastT {
+	// TSDB takes a sample as out of order also if it is more than half a partition
+	// behind the newest of its head, whatever its series has.
+	if x.T <= lastT || x.T < horizon(a.f.maxT.Load(), storage.NoTime, 0) {
 		a.late += storage.ChunkBytes(x)
+	}
+	if x.T <= lastT {
 		return nil
 	}
 	s.lastT.Store(x.T)

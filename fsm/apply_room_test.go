@@ -149,3 +149,28 @@ func TestLateSamplesWaitForRoom(t *testing.T) {
 	want = append(want, "1000=1000", "1001=1001")
 	require.Equal(t, strings.Join(want, " "), floatsOf(t, f, name("a")))
 }
+
+// The same with samples that are in order within their series, but hours behind those of others.
+func TestSamplesFarBehindWaitForRoom(t *testing.T) {
+	dir := smallDisk(t)
+	f := openFSM(t, Options{Dir: dir, Storage: storage.Options{Manual: true}}, "")
+	l := newLog(f)
+	l.apply(t, EncodeSettings(Settings{OutOfOrderWindow: 24 * time.Hour}))
+	put(t, f, l, name("b"), base, 1)
+	filler := filepath.Join(dir, "filler")
+	filetest.Fill(t, filler)
+	put(t, f, l, name("c"), base-60*minute, 1) // goes with the newest ones
+	waitsForRoom(t, f, filler, func() {
+		commit(t, f, l, func(b *Batch) {
+			b.Series(nil, name("a"))
+			for i := range int64(100) {
+				b.Float(base-180*minute+i, float64(i))
+			}
+		})
+	})
+	var want []string
+	for i := range int64(100) {
+		want = append(want, fmt.Sprintf("%d=%d", i-180*minute, i))
+	}
+	require.Equal(t, strings.Join(want, " "), floatsOf(t, f, name("a")))
+}

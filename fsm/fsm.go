@@ -125,6 +125,7 @@ func Open(o Options, from string) (*FSM, error) {
 // Close stops the FSM's goroutines and waits for them. No Apply may run.
 func (f *FSM) Close() error {
 	f.cancel()
+	f.store.Interrupt() // a clean may have hours of rewriting before it
 	f.tasks.wait()
 	f.digests.wg.Wait()
 	return f.store.Close()

@@ -24,8 +24,9 @@ const madeName = "snapshots-made"
 type madeSnapshots struct {
 	path string
 
-	mu    sync.Mutex // protects names and the file
-	names []string   // oldest first
+	adding sync.Mutex // protects the file; held while it is written
+	mu     sync.Mutex // protects names; the applier takes it, so never while the disk works
+	names  []string   // oldest first; who adds may read it without mu
 }
 
 // openMade reads what dir has. A file that cannot be read is as good as none:
@@ -46,8 +47,8 @@ func (m *madeSnapshots) has(name string) bool {
 
 // add is durable when it returns.
 func (m *madeSnapshots) add(name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.adding.Lock()
+	defer m.adding.Unlock()
 	if slices.Contains(m.names, name) {
 		return nil
 	}
@@ -63,6 +64,9 @@ func (m *madeSnapshots) add(name string) error {
 	if err := os.Rename(tmp, m.path); err != nil {
 		return err
 	}
+	err := storage.SyncDir(filepath.Dir(m.path))
+	m.mu.Lock()
 	m.names = names
-	return storage.SyncDir(filepath.Dir(m.path))
+	m.mu.Unlock()
+	return err
 }

@@ -182,6 +182,22 @@ func TestMadeSnapshotsAreBounded(t *testing.T) {
 	require.True(t, m.has("new"))
 }
 
+// The applier asks for a name while another one is noted: it does not wait for the disk.
+func TestNotingASnapshotHoldsNobodyUp(t *testing.T) {
+	m := openMade(t.TempDir())
+	m.mu.Lock() // as has does
+	done := make(chan error, 1)
+	go func() { done <- m.add("a") }()
+	noted := assert.Eventually(t, func() bool {
+		b, err := os.ReadFile(m.path)
+		return err == nil && string(b) == "a\n"
+	}, deadline, time.Millisecond, "it is written with the lock that the applier takes")
+	m.mu.Unlock()
+	require.NoError(t, <-done)
+	require.True(t, noted)
+	require.True(t, m.has("a"))
+}
+
 // What a crash has left of a user snapshot would hold the room of blocks that are merged away.
 func TestUnfinishedUserSnapshot(t *testing.T) {
 	dir := t.TempDir()
@@ -215,6 +231,47 @@ func TestTooManyTasks(t *testing.T) {
 	}
 	require.ErrorIs(t, f.WaitTask(t.Context(), "c0"), ErrUnknownTask)
 	require.LessOrEqual(t, len(f.tasks.known), taskMemory)
+}
+
+// Close does not wait for what a task has the store do, the rewriting of blocks above all.
+func TestCloseInterruptsStore(t *testing.T) {
+	f, l := alone(t)
+	put(t, f, l, name("x"), base, 1)
+	put(t, f, l, name("x"), base+minute, 2)
+	require.NoError(t, f.Storage().Freeze())
+	_, err := f.Storage().FlushOne()
+	require.NoError(t, err)
+
+	cleans, end := make(chan int64), t.Context()
+	require.True(t, f.tasks.start("endless", true, func(context.Context) error {
+		for i := int64(1); end.Err() == nil; i++ {
+			if err := f.Storage().Delete(base+i, base+i, equals(model.MetricNameLabel, "x")); err != nil {
+				return err
+			}
+			if err := f.Storage().Clean(context.Background()); err != nil {
+				return err
+			}
+			select {
+			case cleans <- i:
+			default:
+			}
+		}
+		return nil
+	}))
+	select {
+	case <-cleans:
+	case <-time.After(deadline):
+		require.FailNow(t, "no clean ends")
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- f.Close() }()
+	select {
+	case err := <-closed:
+		require.NoError(t, err)
+	case <-time.After(deadline):
+		require.FailNow(t, "Close waits for the cleans")
+	}
+	require.ErrorIs(t, waitTask(t, f, "endless"), context.Canceled)
 }
 
 // Close ends tasks and waits that have no end.

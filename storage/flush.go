@@ -25,6 +25,9 @@ const (
 	// bytesPerSample is what a sample takes on disk, generously; it only sizes
 	// preallocations.
 	bytesPerSample = 4
+	// catchUpRounds is how often deletes that have come meanwhile are applied to
+	// blocks without holding up those that come.
+	catchUpRounds = 4
 )
 
 // flushLoop is the flusher. A failure (a full disk, say) is tried again for
@@ -154,45 +157,24 @@ func (s *Store) installFlushed(m *memtable, raw []blockFiles) error {
 	if err != nil {
 		return err
 	}
-	applied := 0
-	pending := func() []deletion {
-		if plant.LoseDeleteAtFlush {
-			return nil
-		}
-		return m.dels[applied:]
+	dels := &m.dels
+	if plant.LoseDeleteAtFlush {
+		dels = &[]deletion{}
 	}
-	for round := 0; ; round++ {
-		s.mu.RLock()
-		dels := slices.Clone(pending())
-		s.mu.RUnlock()
-		if err := applyAll(dels, fresh); err != nil {
-			closeAll(fresh)
-			return err
-		}
-		applied += len(dels)
-
-		s.mu.Lock()
-		// A client that deletes without pause must not keep this from ending: after
-		// a few rounds the rest is applied with the lock held.
-		if len(pending()) > 0 && round < 3 {
-			s.mu.Unlock()
-			continue
-		}
-		err := applyAll(pending(), fresh)
-		if i := slices.Index(s.frozen, m); err == nil && i >= 0 {
-			s.frozen = slices.Delete(slices.Clone(s.frozen), i, i+1)
-			s.replaceLocked(nil, fresh)
-			s.dropExpiredLocked()
-			s.drained.Broadcast()
-			s.mu.Unlock()
-			m.release()
-			return nil
-		}
+	err = s.catchUpAndLock(dels, fresh)
+	if i := slices.Index(s.frozen, m); err == nil && i >= 0 {
+		s.frozen = slices.Delete(slices.Clone(s.frozen), i, i+1)
+		s.replaceLocked(nil, fresh)
+		s.dropExpiredLocked()
+		s.drained.Broadcast()
 		s.mu.Unlock()
-		closeAll(fresh) // the store was reset meanwhile, or a delete failed
-		s.removeFormer(dir)
-		return err
+		m.release()
+		return nil
 	}
+	s.mu.Unlock()
+	closeAll(fresh) // the store was reset meanwhile, or a delete failed
+	s.removeFormer(dir)
+	return err
 }
 
 func (s *Store) openRaw(raw []blockFiles, dir string) ([]*block, error) {
@@ -213,9 +195,38 @@ func (s *Store) openRaw(raw []blockFiles, dir string) ([]*block, error) {
 	return fresh, nil
 }
 
+// catchUpAndLock applies dels, which s.mu protects and which goes on growing, to
+// blocks that are to be installed. It returns with s.mu held, also after an error,
+// so that no delete comes in between. Each delete fsyncs, so most are applied
+// without the lock.
+func (s *Store) catchUpAndLock(dels *[]deletion, fresh []*block) error {
+	applied := 0
+	// A client that deletes without pause must not keep this from ending: after
+	// a few rounds the rest is applied with the lock held.
+	for range catchUpRounds {
+		s.mu.RLock()
+		next := slices.Clone((*dels)[applied:])
+		s.mu.RUnlock()
+		if len(next) == 0 {
+			break
+		}
+		if err := applyAll(next, fresh); err != nil {
+			s.mu.Lock()
+			return err
+		}
+		applied += len(next)
+	}
+	s.mu.Lock()
+	return applyAll((*dels)[applied:], fresh)
+}
+
+// applyAll applies the deletes, in their order, to the blocks that they concern.
 func applyAll(dels []deletion, bs []*block) error {
 	for _, d := range dels {
 		for _, b := range bs {
+			if !d.overlaps(b.MinTime(), b.MaxTime()-1) {
+				continue
+			}
 			if err := b.apply(d); err != nil {
 				return err
 			}

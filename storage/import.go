@@ -126,7 +126,7 @@ func (q *querier) add(bs []*block) error {
 			return err
 		}
 		q.parts = append(q.parts, p)
-		q.tiers = append(q.tiers, tier{r: b.Block, mint: b.MinTime(), maxt: b.MaxTime() - 1, stones: b.tombstoned()})
+		q.tiers = append(q.tiers, tier{r: b.Block, id: b.files.ULID, mint: b.MinTime(), maxt: b.MaxTime() - 1, stones: b.tombstoned()})
 	}
 	return nil
 }

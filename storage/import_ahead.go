@@ -40,7 +40,7 @@ func (t tier) key() string {
 	if t.m != nil {
 		return fmt.Sprint("mem-", t.m.gen)
 	}
-	return t.r.Meta().ULID.String()
+	return t.id.String()
 }
 
 // LookAhead does most of the work of an Import of the blocks below dir that is to

@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"errors"
 	"log/slog"
 	"math"
 	"os"
@@ -83,6 +84,30 @@ func TestImportAfterLookAhead(t *testing.T) {
 			require.Zero(t, n, "the files of others are as they were")
 		})
 	}
+}
+
+// Deletes may be applied while somebody looks ahead; the race detector tells.
+func TestDeleteRacesLookAhead(t *testing.T) {
+	x := manual(t)
+	x.fill("a", base, 10)
+	x.freezeFlush()
+	dir := filepath.Dir(x.opts.Dir)
+	p := x.prepared(dir, base, 10, -5)
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for range 50 {
+			err = errors.Join(err, x.LookAhead(t.Context(), dir, []BlockFiles{p.BlockFiles}))
+		}
+		done <- err
+	}()
+	for len(done) == 0 {
+		x.delete("a", base+1, base+1) // between two samples
+	}
+	require.NoError(t, <-done)
+	st, err := x.Import(dir, []BlockFiles{p.BlockFiles})
+	require.NoError(t, err)
+	require.Equal(t, ImportStats{Refused: 10}, st)
 }
 
 // A second import of the same adds no block.

@@ -155,12 +155,12 @@ func (s *Store) installRewritten(j *job, old []*block, made []blockFiles, dir st
 		}
 		fresh = append(fresh, b)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	dels := &j.dels
 	if plant.LoseDeleteAtMerge {
-		j.dels = nil
+		dels = &[]deletion{}
 	}
-	err := applyAll(j.dels, fresh)
+	err := s.catchUpAndLock(dels, fresh)
+	defer s.mu.Unlock()
 	gone := slices.ContainsFunc(old, func(b *block) bool { return !slices.Contains(s.blocks, b) })
 	// Retention may have dropped a source: what came of it would come back.
 	if err != nil || j.dead || (gone && !s.expiredLocked(old)) {

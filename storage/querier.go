@@ -29,8 +29,7 @@ func (s *Store) ExactQuerier(mint, maxt int64) (storage.Querier, error) {
 }
 
 func (s *Store) querier(mint, maxt int64, exact bool) (*querier, error) {
-	mint = max(mint, s.cutoff.Load())
-	ts, qs, err := s.openTiers(mint, maxt)
+	mint, ts, qs, err := s.openTiers(mint, maxt)
 	if err != nil {
 		return nil, err
 	}

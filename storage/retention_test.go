@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,33 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+// A query beside a change of the cutoff sees what was there before or after it, nothing in between.
+func TestQueryRacesCutoff(t *testing.T) {
+	x := manual(t)
+	x.fill("a", base, 3)
+	x.fill("a", base+partition, 3)
+	x.freezeFlush()
+	require.Len(t, x.BlockMetas(), 2)
+	x.mu.Lock() // as SetCutoff does; the query comes to this lock first
+	got := make(chan string, 1)
+	go func() {
+		q, err := x.Querier(math.MinInt64, math.MaxInt64)
+		if !assert.NoError(t, err) {
+			got <- ""
+			return
+		}
+		defer q.Close()
+		got <- dump(t, q)
+	}()
+	for range 1000 {
+		runtime.Gosched() // the query begins
+	}
+	x.cutoff.Store(base + partition + 60_000)
+	x.dropExpiredLocked()
+	x.mu.Unlock()
+	require.Equal(t, "a: 121=1 122=2\n", <-got)
+}
 
 // Clean gives the space back, and no file holds what was deleted.
 func TestCleanErases(t *testing.T) {

@@ -159,6 +159,10 @@ func (s *Store) privateDir(kind string) (string, error) {
 	return d, os.MkdirAll(d, 0o777)
 }
 
+// Interrupt ends flushes, merges and cleans that are under way, with an error, and lets none begin. Reads go on until
+// Close, which is to follow.
+func (s *Store) Interrupt() { s.cancel() }
+
 // Close stops the background work and waits for it, and for running queries'
 // blocks. Nothing is flushed: what matters is in the log.
 func (s *Store) Close() error {

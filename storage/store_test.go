@@ -7,6 +7,7 @@ import (
 	"context"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -48,32 +50,34 @@ func TestDeleteRacesFlush(t *testing.T) {
 	x.noLeftovers()
 }
 
+// merging is a store with three blocks and what rewrite has of them once the merged
+// block is there.
+func merging(t *testing.T) (*tester, *job, []*block, []blockFiles) {
+	x := manual(t)
+	for i := range int64(3) {
+		x.fill("a", base+i*partition, 3)
+		x.fill("b", base+i*partition, 3)
+		x.freezeFlush()
+	}
+	x.mu.Lock()
+	j, old := x.startJobLocked(), append([]*block(nil), x.blocks...)
+	work := t.TempDir()
+	var dirs []string
+	for _, b := range old {
+		dirs = append(dirs, work+"/src/"+b.files.ULID.String())
+		require.NoError(t, linkBlock(b.Dir(), dirs[len(dirs)-1]))
+	}
+	x.mu.Unlock()
+	t.Cleanup(func() { x.endJob(j) })
+	made, err := x.compact(t.Context(), work, dirs, 0)
+	require.NoError(t, err)
+	return x, j, old, made
+}
+
 // The same with a merge, and a retention that drops what is being merged.
 func TestDeleteRacesMerge(t *testing.T) {
-	prepare := func(t *testing.T) (*tester, *job, []*block, []blockFiles) {
-		x := manual(t)
-		for i := range int64(3) {
-			x.fill("a", base+i*partition, 3)
-			x.fill("b", base+i*partition, 3)
-			x.freezeFlush()
-		}
-		// What rewrite does until the merged block is there.
-		x.mu.Lock()
-		j, old := x.startJobLocked(), append([]*block(nil), x.blocks...)
-		work := t.TempDir()
-		var dirs []string
-		for _, b := range old {
-			dirs = append(dirs, work+"/src/"+b.files.ULID.String())
-			require.NoError(t, linkBlock(b.Dir(), dirs[len(dirs)-1]))
-		}
-		x.mu.Unlock()
-		t.Cleanup(func() { x.endJob(j) })
-		made, err := x.compact(t.Context(), work, dirs, 0)
-		require.NoError(t, err)
-		return x, j, old, made
-	}
 	t.Run("delete", func(t *testing.T) {
-		x, j, old, made := prepare(t)
+		x, j, old, made := merging(t)
 		x.delete("a", math.MinInt64, base+partition+60_000)
 		x.delete("b", base, base)
 		require.Len(t, j.dels, 2)
@@ -87,7 +91,7 @@ func TestDeleteRacesMerge(t *testing.T) {
 		x.noLeftovers()
 	})
 	t.Run("retention", func(t *testing.T) {
-		x, j, old, made := prepare(t)
+		x, j, old, made := merging(t)
 		x.SetCutoff(base + partition)
 		want := x.all()
 		require.Equal(t, "a: 120=0 121=1 122=2 240=0 241=1 242=2\nb: 120=0 121=1 122=2 240=0 241=1 242=2\n", want)
@@ -97,13 +101,49 @@ func TestDeleteRacesMerge(t *testing.T) {
 		x.noLeftovers()
 	})
 	t.Run("reset", func(t *testing.T) {
-		x, j, old, made := prepare(t)
+		x, j, old, made := merging(t)
 		require.NoError(t, x.Reset("", nil, NoTime, NoTime))
 		require.NoError(t, x.installRewritten(j, old, made, x.blocksDir))
 		require.Empty(t, x.BlockMetas(), "the result of a merge of former blocks is dropped")
 		require.Empty(t, x.all())
 		x.noLeftovers()
 	})
+}
+
+// The deletes that came during a merge take the disk's time: neither reads nor the
+// applier wait for it.
+func TestDeletesOfAMergeHoldNobodyUp(t *testing.T) {
+	x, j, old, made := merging(t)
+	x.delete("a", base, base)
+	want := x.all()
+	x.mu.RLock()
+	dir := filepath.Join(x.blocksDir, made[0].ULID.String())
+	done := make(chan error, 1)
+	go func() { done <- x.installRewritten(j, old, made, filepath.Dir(dir)) }()
+	applied := assert.Eventually(t, func() bool {
+		m, err := readMeta(dir)
+		return err == nil && m.Stats.NumTombstones == 1
+	}, deadline, time.Millisecond, "the delete waits for the lock")
+	x.mu.RUnlock()
+	require.NoError(t, <-done)
+	require.True(t, applied)
+	require.Len(t, x.BlockMetas(), 1)
+	require.Equal(t, want, x.all())
+	x.noLeftovers()
+}
+
+// A delete of other times does not touch the result of a merge.
+func TestDeleteBesideAMerge(t *testing.T) {
+	x, j, old, made := merging(t)
+	x.delete("a", math.MinInt64, base-1)
+	x.delete("a", base+3*partition, math.MaxInt64)
+	require.Len(t, j.dels, 2)
+	before, err := os.Stat(filepath.Join(made[0].dir, "meta.json"))
+	require.NoError(t, err)
+	require.NoError(t, x.installRewritten(j, old, made, x.blocksDir))
+	after, err := os.Stat(filepath.Join(x.blocksDir, made[0].ULID.String(), "meta.json"))
+	require.NoError(t, err)
+	require.True(t, os.SameFile(before, after), "it was written anew")
 }
 
 // Flush and merge in the background while samples are written and deleted.

@@ -6,6 +6,7 @@ package storage
 import (
 	"math"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
@@ -14,6 +15,7 @@ import (
 // tier is one source of a query: a memtable or a block.
 type tier struct {
 	r          tsdb.BlockReader
+	id         ulid.ULID // of a block; a delete may be writing its meta
 	m          *memtable // nil for a block
 	mint, maxt int64     // closed bounds of its samples
 	stones     bool      // it may hold deleted samples
@@ -31,7 +33,7 @@ func (s *Store) tiersLocked(mint, maxt int64) []tier {
 	var ts []tier
 	for _, b := range s.blocks {
 		if b.MinTime() <= maxt && mint < b.MaxTime() {
-			ts = append(ts, tier{r: b.Block, mint: b.MinTime(), maxt: b.MaxTime() - 1, stones: b.tombstoned()})
+			ts = append(ts, tier{r: b.Block, id: b.files.ULID, mint: b.MinTime(), maxt: b.MaxTime() - 1, stones: b.tombstoned()})
 		}
 	}
 	for _, m := range s.frozen {
@@ -67,13 +69,16 @@ func releaseTiers(ts []tier) {
 	}
 }
 
-// openTiers opens a querier on each tier that may have samples in the range.
-func (s *Store) openTiers(mint, maxt int64) ([]tier, []storage.Querier, error) {
+// openTiers opens a querier on each tier that may have samples in the range, and
+// returns the start of the range, clamped by retention: the cutoff and the tiers
+// are those of one moment.
+func (s *Store) openTiers(mint, maxt int64) (int64, []tier, []storage.Querier, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return nil, nil, ErrClosed
+		return 0, nil, nil, ErrClosed
 	}
+	mint = max(mint, s.cutoff.Load())
 	ts := s.tiersLocked(mint, maxt)
 	qs := make([]storage.Querier, 0, len(ts))
 	for _, t := range ts {
@@ -83,11 +88,11 @@ func (s *Store) openTiers(mint, maxt int64) ([]tier, []storage.Querier, error) {
 				_ = q.Close()
 			}
 			releaseTiers(ts)
-			return nil, nil, err
+			return 0, nil, nil, err
 		}
 		qs = append(qs, q)
 	}
-	return ts, qs, nil
+	return mint, ts, qs, nil
 }
 
 // StartTime is the smallest timestamp of all tiers in milliseconds, or the
