@@ -172,7 +172,7 @@ func TestAmnesiaInAClusterOfTwo(t *testing.T) {
 			}
 		}
 		return false
-	}, 15*time.Second, 20*time.Millisecond)
+	}, 60*time.Second, 20*time.Millisecond)
 	b.mustWrite(20)
 	a.crash()
 	b.crash()

@@ -189,12 +189,12 @@ func (n *testNode) count() int {
 
 func (n *testNode) waitReady() {
 	n.t.Helper()
-	require.Eventually(n.t, func() bool { return n.Ready() == nil }, 15*time.Second, 5*time.Millisecond, "node %s", n.ID())
+	require.Eventually(n.t, func() bool { return n.Ready() == nil }, 60*time.Second, 5*time.Millisecond, "node %s", n.ID())
 }
 
 func (n *testNode) waitCount(want int) {
 	n.t.Helper()
-	require.Eventually(n.t, func() bool { return n.count() == want }, 15*time.Second, 10*time.Millisecond, "node %s", n.ID())
+	require.Eventually(n.t, func() bool { return n.count() == want }, 60*time.Second, 10*time.Millisecond, "node %s", n.ID())
 }
 
 // startCluster forms a cluster of three through gossip.
@@ -246,6 +246,6 @@ func leaderOf(t *testing.T, nodes []*testNode) (*testNode, []*testNode) {
 			}
 		}
 		return leader != nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, 60*time.Second, 10*time.Millisecond)
 	return leader, rest
 }

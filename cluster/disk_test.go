@@ -39,7 +39,7 @@ func (n *testNode) waitDisk(level string) {
 			}
 		}
 		return false
-	}, 15*time.Second, 20*time.Millisecond, "node %s: disk %q", n.ID(), level)
+	}, 60*time.Second, 20*time.Millisecond, "node %s: disk %q", n.ID(), level)
 }
 
 // A node with little room steps aside while the others have room, and is back by itself when it has room again.
@@ -52,14 +52,14 @@ func TestDiskOneNodeLow(t *testing.T) {
 	require.Eventually(t, func() bool {
 		id, ok := leader.Leader()
 		return ok && id != leader.ID()
-	}, 15*time.Second, 20*time.Millisecond, "it hands over")
+	}, 60*time.Second, 20*time.Millisecond, "it hands over")
 	require.ErrorIs(t, leader.Ready(), cluster.ErrDiskFull)
 	require.Equal(t, 1.0, leader.metric("deucalion_storage_disk_low"))
 
 	// It may still forward, and takes nothing.
 	second, _ := leaderOf(t, nodes)
 	require.NotEqual(t, leader.ID(), second.ID())
-	require.Eventually(t, leader.DiskSpare, 15*time.Second, 20*time.Millisecond, "it has asked the others")
+	require.Eventually(t, leader.DiskSpare, 60*time.Second, 20*time.Millisecond, "it has asked the others")
 	before := leader.count()
 	leader.writeMany(20, 60)
 	for _, n := range nodes {
@@ -164,6 +164,6 @@ func TestDiskAllLow(t *testing.T) {
 		require.Eventually(t, func() bool {
 			_, err := n.write(t.Context(), 21+i)
 			return err == nil
-		}, 15*time.Second, 50*time.Millisecond)
+		}, 60*time.Second, 50*time.Millisecond)
 	}
 }

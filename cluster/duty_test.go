@@ -76,7 +76,7 @@ func TestDutyFollowsTheLeader(t *testing.T) {
 	leader.transfer("")
 	second := next(leader)
 	require.Equal(t, 50, second.count, "what was acknowledged before the duty began")
-	require.Eventually(t, func() bool { return running.Load() == 1 }, 15*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return running.Load() == 1 }, 60*time.Second, 5*time.Millisecond)
 	second.node.crash()
 	next(second.node)
 }
@@ -113,10 +113,10 @@ func TestAttributesSpread(t *testing.T) {
 				text += fmt.Sprint(m.ID, m.Attributes)
 			}
 			return text == "n0map[scrape:1]n1map[]n2map[]"
-		}, 10*time.Second, 10*time.Millisecond, "%v", n.Members())
+		}, 60*time.Second, 10*time.Millisecond, "%v", n.Members())
 	}
 	nodes[1].crash()
-	require.Eventually(t, func() bool { return len(nodes[2].Members()) == 2 }, 15*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(nodes[2].Members()) == 2 }, 60*time.Second, 10*time.Millisecond)
 }
 
 func TestAskPeer(t *testing.T) {

@@ -69,7 +69,7 @@ func TestAwaitTellsWhyRaftEnded(t *testing.T) {
 	require.Eventually(t, func() bool {
 		err := failed.Offer(t.Context())
 		return errors.Is(err, cluster.ErrFSMFailed) && !errors.Is(err, cluster.ErrStopped)
-	}, 15*time.Second, 5*time.Millisecond)
+	}, 60*time.Second, 5*time.Millisecond)
 }
 
 // A node whose state machine has failed goes on without Raft. Those who still send it Raft's messages give up after a

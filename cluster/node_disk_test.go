@@ -102,7 +102,7 @@ func TestJoinLater(t *testing.T) {
 			}
 		}
 		return false
-	}, 15*time.Second, 50*time.Millisecond)
+	}, 60*time.Second, 50*time.Millisecond)
 	second.mustWrite(20)
 
 	stranger := startNode(t, cluster.Config{NodeID: "c"})
@@ -166,7 +166,7 @@ func TestSameIDTwice(t *testing.T) {
 			}
 		}
 		return false
-	}, 10*time.Second, 10*time.Millisecond)
+	}, 60*time.Second, 10*time.Millisecond)
 	for i, n := range nodes {
 		n.mustWrite(i)
 		if n == victim {
@@ -221,7 +221,7 @@ func TestFSMFailure(t *testing.T) {
 	_, err := n.Propose(ctx, []byte("no entry at all"))
 	require.ErrorIs(t, err, cluster.ErrFSMFailed)
 	require.ErrorIs(t, n.Ready(), cluster.ErrFSMFailed)
-	require.Eventually(t, func() bool { _, ok := n.Leader(); return !ok }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := n.Leader(); return !ok }, 60*time.Second, 5*time.Millisecond)
 	_, err = n.write(ctx, 1)
 	require.True(t, errors.Is(err, cluster.ErrFSMFailed) && errors.Is(err, cluster.ErrNoLeader), "%v", err)
 }
@@ -231,7 +231,7 @@ func TestSettingsAndRetention(t *testing.T) {
 		return fsm.Settings{OutOfOrderWindow: time.Hour, MaxExemplars: 7}
 	}})
 	n.waitReady()
-	require.Eventually(t, func() bool { return n.fsm.Settings().MaxExemplars == 7 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return n.fsm.Settings().MaxExemplars == 7 }, 60*time.Second, 5*time.Millisecond)
 	require.Equal(t, n.ClusterID(), n.fsm.Settings().ClusterID)
 	n.mustWrite(1)
 	n.stop()
@@ -242,6 +242,6 @@ func TestSettingsAndRetention(t *testing.T) {
 	n.waitReady()
 	require.Eventually(t, func() bool {
 		return n.fsm.Settings().MaxExemplars == 8 && n.fsm.Cutoff() == n.fsm.MaxTime()-time.Minute.Milliseconds()
-	}, 5*time.Second, 5*time.Millisecond)
+	}, 60*time.Second, 5*time.Millisecond)
 	require.Equal(t, id, n.ClusterID())
 }

@@ -130,7 +130,7 @@ func TestLeaderLost(t *testing.T) {
 	defer cancel()
 	_, err = a.ReadIndex(ctx)
 	require.ErrorIs(t, err, cluster.ErrNoLeader)
-	require.Eventually(t, func() bool { return a.Staleness() > time.Second }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return a.Staleness() > time.Second }, 60*time.Second, 10*time.Millisecond)
 }
 
 // A graceful stop of the leader costs the others' clients nothing but a retry.

@@ -51,7 +51,7 @@ func waitGone(t *testing.T, nodes []*testNode, id string) {
 		if n.down {
 			continue
 		}
-		require.Eventually(t, func() bool { _, m := n.voting(id); return !m }, 15*time.Second, 20*time.Millisecond, "node %s", n.ID())
+		require.Eventually(t, func() bool { _, m := n.voting(id); return !m }, 60*time.Second, 20*time.Millisecond, "node %s", n.ID())
 	}
 }
 

@@ -54,15 +54,15 @@ func TestReload(t *testing.T) {
 
 	write("global: {scrape_interval: 12s}")
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	require.Eventually(t, inForce("12s", true), 15*time.Second, 50*time.Millisecond)
-	require.Eventually(t, func() bool { return hash() != first }, 15*time.Second, 50*time.Millisecond)
+	require.Eventually(t, inForce("12s", true), 60*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return hash() != first }, 60*time.Second, 50*time.Millisecond)
 
 	write("global: {scrape_interval: 13s}\nstorage: {tsdb: {out_of_order_time_window: 10m}}")
-	require.Eventually(t, inForce("13s", true), 15*time.Second, 50*time.Millisecond, "found by itself")
+	require.Eventually(t, inForce("13s", true), 60*time.Second, 50*time.Millisecond, "found by itself")
 
 	write("global: {scrape_interval: nonsense}")
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	require.Eventually(t, inForce("13s", false), 15*time.Second, 50*time.Millisecond)
+	require.Eventually(t, inForce("13s", false), 60*time.Second, 50*time.Millisecond)
 	_, metrics, err := get(base + "/metrics")
 	require.NoError(t, err)
 	require.Contains(t, metrics, "prometheus_config_last_reload_successful 0")
