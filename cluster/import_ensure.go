@@ -88,6 +88,7 @@ func (m *imports) mark(ctx context.Context, id string, index uint64) error {
 	if had, ok := m.marked(id); ok && had == index {
 		return nil
 	}
+	defer m.metrics.importWaiting.Set(0)
 	for wait := fetchRetryMin; ; wait = min(2*wait, fetchRetryMax) {
 		err := writeFileDurably(filepath.Join(m.path(id), importIndex), strconv.AppendUint(nil, index, 10))
 		if !isFull(err) {
@@ -96,6 +97,7 @@ func (m *imports) mark(ctx context.Context, id string, index uint64) error {
 		if ctx.Err() != nil || m.node.ctx.Err() != nil {
 			return errors.Join(err, ErrStopped)
 		}
+		m.metrics.importWaiting.Set(1)
 		m.logger.Error("An import waits for room on the disk", "id", id, "index", index, "err", err, "wait", wait)
 		sleep(m.node.ctx, wait)
 	}

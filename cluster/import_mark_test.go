@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/deucaliondb/deucalion/fsm"
@@ -23,7 +24,7 @@ func TestImportMarkWaitsForRoom(t *testing.T) {
 	filetest.Mount(t, dir, "size=1m")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	m := &imports{node: &Node{ctx: ctx}, dir: dir, logger: discard, used: map[string]time.Time{}}
+	m := &imports{node: &Node{ctx: ctx}, dir: dir, logger: discard, metrics: testMetrics(), used: map[string]time.Time{}}
 	x := fsm.Import{ID: "0123456789abcdef"}
 	require.NoError(t, os.Mkdir(m.path(x.ID), 0o755))
 	require.NoError(t, m.finish(x))
@@ -41,8 +42,10 @@ func TestImportMarkWaitsForRoom(t *testing.T) {
 		t.Fatalf("it has not waited: %v", err)
 	case <-time.After(time.Second):
 	}
+	require.Equal(t, 1.0, testutil.ToFloat64(m.metrics.importWaiting))
 	require.NoError(t, os.Remove(full))
 	require.NoError(t, <-ended)
+	require.Zero(t, testutil.ToFloat64(m.metrics.importWaiting))
 	index, ok := m.marked(x.ID)
 	require.True(t, ok)
 	require.EqualValues(t, 7, index)

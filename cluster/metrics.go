@@ -81,7 +81,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		catchUpFailures: counter("deucalion_raft_catchup_failures_total", "Attempts to fetch another node's snapshot that failed and were repeated or given up."),
 		importFetched:   counter("deucalion_raft_import_fetched_bytes_total", "Bytes of imported blocks fetched from other nodes."),
 		importWaiting: f.NewGauge(prometheus.GaugeOpts{
-			Name: "deucalion_raft_import_waiting", Help: "1 while this node applies nothing because the blocks of an import are not here.",
+			Name: "deucalion_raft_import_waiting", Help: "1 while this node applies nothing because the blocks of an import, or room for its index, are not here.",
 		}),
 		catchUpFetched: counter("deucalion_raft_catchup_fetched_bytes_total", "Bytes fetched from other nodes' snapshots."),
 		catchUpKept:    counter("deucalion_raft_catchup_kept_bytes_total", "Bytes of this node's blocks that catch-ups did not have to fetch."),

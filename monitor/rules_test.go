@@ -6,6 +6,7 @@ package monitor_test
 import (
 	"math"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -134,11 +135,7 @@ groups:
 	require.Equal(t, "1", sent[0].Labels["was"])
 }
 
-// A leader that has lost the majority evaluates and notifies nothing. When the majority is back, what came due is made up
-// for, and no alert that went on is taken for resolved.
-func TestNoRulesWithoutMajority(t *testing.T) {
-	am := newReceiver(t)
-	nodes := startRulers(t, `
+const steadyRules = `
 groups:
 - name: g
   rules:
@@ -146,7 +143,13 @@ groups:
     expr: time()
   - alert: Steady
     expr: vector(1)
-`, am)
+`
+
+// A leader that has lost the majority evaluates and notifies nothing. When the majority is back, what came due is made up
+// for, and no alert that went on is taken for resolved.
+func TestNoRulesWithoutMajority(t *testing.T) {
+	am := newReceiver(t)
+	nodes := startRulers(t, steadyRules, am)
 	n := evaluator(t, nodes)
 	require.Eventually(t, func() bool { return len(am.of("Steady")) > 0 }, 30*time.Second, 10*time.Millisecond)
 	for _, other := range nodes {
@@ -193,23 +196,17 @@ groups:
 // itself for.
 func TestDeposedLeaderEvaluatesNothing(t *testing.T) {
 	am := newReceiver(t)
-	nodes := startRulers(t, `
-groups:
-- name: g
-  rules:
-  - record: tick
-    expr: time()
-  - alert: Steady
-    expr: vector(1)
-`, am)
+	nodes := startRulers(t, steadyRules, am)
 	n := evaluator(t, nodes)
 	require.Eventually(t, func() bool { return len(am.of("Steady")) > 0 }, 30*time.Second, 10*time.Millisecond)
 	am.gate.Lock() // one notification is on its way then, and two wait for it
+	letGo := sync.OnceFunc(am.gate.Unlock)
+	defer letGo()
 	require.Eventually(t, func() bool { return n.metric("prometheus_notifications_queue_length") >= 2 }, 30*time.Second, 10*time.Millisecond)
 	n.deposed.Store(true)
 	from := time.Now()
 	requests := am.count()
-	am.gate.Unlock()
+	letGo()
 
 	require.Eventually(t, func() bool { return n.metric("deucalion_rules_unconfirmed_evaluations_total") >= 3 }, 30*time.Second, 10*time.Millisecond,
 		"no evaluation was left out")

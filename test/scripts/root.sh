@@ -7,8 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-tests='TestDeleteWaitsForRoom|TestFreezeWaitsForRoom|TestImportWaitsForRoom|TestLateSamplesWaitForRoom|TestReleaseOnFullDisk|TestCheckRoom'
-tests+='|TestOpenSnapshotsDropsWhatFillsTheDisk|TestCatchUpOnADiskThatIsFull'
+tests='TestDeleteWaitsForRoom|TestFreezeWaitsForRoom|TestImportWaitsForRoom|TestLateSamplesWaitForRoom|TestSamplesFarBehindWaitForRoom|TestReleaseOnFullDisk|TestCheckRoom'
+tests+='|TestOpenSnapshotsDropsWhatFillsTheDisk|TestCatchUpOnADiskThatIsFull|TestImportMarkWaitsForRoom'
 tests+='|TestOneFullDisk|TestAllDisksFull|TestBalancerCut|TestThreeMachines|TestImportGuide|TestPeers|TestUnplug'
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
